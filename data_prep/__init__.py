@@ -1,0 +1,1 @@
+"""Raw multimodal corpora -> tokenized arrow shards (Ray)."""
