@@ -1,0 +1,247 @@
+"""RawSample -> token ids, roles and resized images: everything the model needs, decided once, by the checkpoint's own rules.
+
+`Encoder` holds a tokenizer, an image processor's sizing rules and the chorus ids, all read from the checkpoint folder. Training
+shards and evaluation prompts are both made here, so a prompt cannot differ between the two.
+
+Invariant: special ids enter a sequence only through `template.Special`, image and chorus slots. Text is tokenized with
+`split_special_tokens=True`, so data that spells `<|image_pad|>` or `<|im_end|>` stays plain text.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+from data_prep.images import open_image
+from data_prep.samples import DataError, ImageRef, RawSample, Side, Turn
+from data_prep.schema import Role
+from data_prep.template import ChorusSlot, ImageSlot, Segment, Special, render
+
+
+class EncodeSettings(BaseModel):
+    """What decides the content of a sequence beside the checkpoint and the data."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    min_pixels: int | None = Field(default=None, gt=0)
+    """Smallest image area in pixels; None takes the checkpoint's own."""
+    max_pixels: int | None = Field(default=None, gt=0)
+    """Largest image area in pixels; None takes the checkpoint's own (for training at scale: 1280 tokens x 28 x 28)."""
+    max_tokens: int = Field(default=4096, gt=0)
+    """A sequence longer than this many tokens is set aside, never cut."""
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """A resized RGB image as a lossless PNG file; height and width in pixels."""
+
+    data: bytes
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """One sequence: `ids` int32 [T], `roles` uint8 [T] (`schema.Role`), and its images in order of their placeholders."""
+
+    ids: np.ndarray
+    roles: np.ndarray
+    images: tuple[PreparedImage, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """One training row: `query` (with PROMPT and ANSWER tokens if the sample has turns), `positive`, `negatives`."""
+
+    id: str
+    source: str
+    query: TokenSequence
+    positive: TokenSequence | None
+    negatives: tuple[TokenSequence, ...]
+
+
+class TooLong(DataError):
+    """A sequence exceeds `max_tokens`; cutting it could cut an image or the chorus, so the row is set aside."""
+
+
+class Encoder:
+    """Turns sides and conversations into `TokenSequence`s for one checkpoint.
+
+    Args:
+        checkpoint: folder or hub id of a checkpoint that has chorus tokens.
+        settings: pixel and length limits.
+
+    Raises:
+        DataError: the checkpoint has no chorus tokens.
+    """
+
+    def __init__(self, checkpoint: str | Path, settings: EncodeSettings = EncodeSettings()):
+        checkpoint = str(checkpoint)
+        self.settings = settings
+        config = load_config(checkpoint)
+        self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        self.images = AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False)
+        self.chorus_ids = chorus_ids(config, checkpoint)
+        self.image_id = config.image_token_id
+        self._plain: dict[str, list[int]] = {}
+
+    @property
+    def factor(self) -> int:
+        """Pixels per side of one image token: patch size x merge size."""
+        return self.images.patch_size * self.images.merge_size
+
+    def fingerprint(self) -> dict:
+        """What a shard's content depends on: digests of tokenizer and template, sizing rules, chorus ids. JSON-ready."""
+        from data_prep import template  # the module itself: its wording is part of the content
+
+        return {
+            "tokenizer": _digest(self.tokenizer.backend_tokenizer.to_str()),
+            "template": _digest(Path(template.__file__).read_text(encoding="utf-8")),
+            "chorus_ids": list(self.chorus_ids),
+            "image_id": self.image_id,
+            "image_rules": {
+                "pixels": list(self._pixel_limits()),
+                "patch_size": self.images.patch_size,
+                "merge_size": self.images.merge_size,
+                "resample": int(self.images.resample),
+            },
+            "max_tokens": self.settings.max_tokens,
+        }
+
+    def sample(self, raw: RawSample) -> EncodedSample:
+        """Encode every side of a row.
+
+        Raises:
+            DataError: an image is missing, broken or refused, or a sequence is too long; the row is to be set aside.
+        """
+        return EncodedSample(
+            raw.id,
+            raw.source,
+            self.sequence(raw.query, raw.turns),
+            None if raw.positive is None else self.sequence(raw.positive),
+            tuple(self.sequence(side) for side in raw.negatives),
+        )
+
+    def sequence(self, side: Side, turns: tuple[Turn, ...] = (), open_question: str | None = None) -> TokenSequence:
+        """Tokens of a side, its turns, and optionally a last question left open (see `template.render`)."""
+        images = tuple(self.image(ref) for ref in side.images)
+        ids: list[int] = []
+        roles: list[int] = []
+        for segment in render(side, turns, open_question):
+            new = self._segment_ids(segment, images)
+            ids += new
+            roles += [segment.role] * len(new)
+        if len(ids) > self.settings.max_tokens:
+            raise TooLong(
+                f"too_long: {len(ids)} tokens, expected at most {self.settings.max_tokens}; raise max_tokens or lower max_pixels"
+            )
+        return TokenSequence(np.asarray(ids, np.int32), np.asarray(roles, np.uint8), images)
+
+    def image(self, ref: ImageRef) -> PreparedImage:
+        """Decode safely and resize by the model's own rule (smart_resize and resampling filter of its image processor)."""
+        image = open_image(ref)
+        low, high = self._pixel_limits()
+        height, width = smart_resize(image.height, image.width, self.factor, low, high)
+        height, width = max(height, self.factor), max(width, self.factor)  # a thin image can round to zero
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling(self.images.resample))
+        file = io.BytesIO()
+        image.save(file, "PNG", compress_level=1)
+        return PreparedImage(file.getvalue(), height, width)
+
+    def _pixel_limits(self) -> tuple[int, int]:
+        size = self.images.size
+        return self.settings.min_pixels or size["shortest_edge"], self.settings.max_pixels or size["longest_edge"]
+
+    def _segment_ids(self, segment: Segment, images: tuple[PreparedImage, ...]) -> list[int]:
+        content = segment.content
+        if isinstance(content, Special):
+            return [self.tokenizer.convert_tokens_to_ids(content.name)]
+        if isinstance(content, ChorusSlot):
+            return list(self.chorus_ids)
+        if isinstance(content, ImageSlot):
+            image = images[content.index]
+            return [self.image_id] * (image.height // self.factor * (image.width // self.factor))
+        if segment.user:
+            return self.plain_text_ids(content)
+        return self._plain.setdefault(content, self.plain_text_ids(content))
+
+    def plain_text_ids(self, text: str) -> list[int]:
+        """Token ids of `text` as plain text: what looks like a special token is spelt out in ordinary pieces."""
+        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+
+def load_config(checkpoint: str | Path) -> PreTrainedConfig:
+    """The checkpoint's configuration.
+
+    Raises:
+        DataError: there is no such checkpoint here.
+    """
+    try:
+        return AutoConfig.from_pretrained(str(checkpoint), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{checkpoint}: found no checkpoint there; expected a folder with config.json, or a hub id already downloaded "
+            f"(HF_HUB_OFFLINE=0 lets this command download it). First cause: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def chorus_ids(config: PreTrainedConfig, checkpoint: str) -> tuple[int, ...]:
+    """The ids of the chorus tokens, as `python -m pipeline.model chorus` recorded them in config.json.
+
+    Raises:
+        DataError: the checkpoint has none.
+    """
+    ids = getattr(config, "chorus_token_ids", None)
+    if not ids:
+        raise DataError(
+            f"{checkpoint}: found a checkpoint without chorus tokens (no chorus_token_ids in config.json); expected one that has "
+            f"them. Add them once:\n    python -m pipeline.model chorus {checkpoint} OUT --k 16\nand use OUT from then on."
+        )
+    return tuple(ids)
+
+
+def count_answer_tokens(sequence: TokenSequence) -> int:
+    """How many tokens of the sequence carry a label."""
+    return int((sequence.roles == Role.ANSWER).sum())
+
+
+def fingerprint_digest(fingerprint: dict) -> str:
+    """One short digest of a fingerprint; equal exactly when every entry is equal."""
+    return _digest(json.dumps(fingerprint, sort_keys=True))
+
+
+def to_row(sample: EncodedSample) -> dict:
+    """A row of `schema.ROW`; an image that several sequences show is stored once."""
+    images: list[PreparedImage] = []
+
+    def struct(sequence: TokenSequence) -> dict:
+        places = []
+        for image in sequence.images:
+            if image not in images:
+                images.append(image)
+            places.append(images.index(image))
+        return {"ids": sequence.ids, "roles": sequence.roles, "images": places}
+
+    return {
+        "id": sample.id,
+        "source": sample.source,
+        "query": struct(sample.query),
+        "positive": None if sample.positive is None else struct(sample.positive),
+        "negatives": [struct(negative) for negative in sample.negatives],
+        "images": [asdict(image) for image in images],
+    }
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,178 @@
+"""Arrow shards on disk: written whole or not at all, and trusted only through their manifest.
+
+A shard is written under a temporary name, flushed to disk, digested, and renamed; its record (rows, bytes, digest, rejected rows)
+follows the same way. The manifest comes last and names every shard: a folder without a manifest is not a data set, and a file
+the manifest does not name, or whose bytes differ, is refused.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+from data_prep.samples import DataError, Rejected
+from data_prep.schema import ROW, SCHEMA_VERSION
+
+MANIFEST = "manifest.json"
+ROWS_PER_RECORD_BATCH = 64
+
+
+class ShardRecord(BaseModel):
+    """What is known of one finished shard. `sha256` is of the file's bytes; `rejected` lists the rows set aside."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    source: str
+    rows: int
+    bytes: int
+    sha256: str
+    rejected: tuple[Rejected, ...] = ()
+
+
+class Manifest(BaseModel):
+    """The commit record of a prepared data set; its own digest identifies the data in checkpoints and tracked runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int
+    fingerprint: dict
+    shards: tuple[ShardRecord, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows over all shards."""
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """Rows set aside, over all shards."""
+        return [row for shard in self.shards for row in shard.rejected]
+
+    def digest(self) -> str:
+        """SHA-256 of the manifest's canonical JSON."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def write_shard(folder: Path, name: str, source: str, rows: Iterable[dict], rejected: list[Rejected]) -> ShardRecord:
+    """Write `rows` (dicts of `schema.ROW`) as `folder/name`, then its record beside it.
+
+    `rejected` is read after `rows` has been consumed, so the iterator may fill it.
+    """
+    path = folder / name
+    with atomic_file(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, ROW) as writer:
+        count = 0
+        for batch in _batches(rows):
+            writer.write_batch(batch)
+            count += batch.num_rows
+    record = ShardRecord(
+        name=name, source=source, rows=count, bytes=path.stat().st_size, sha256=file_digest(path), rejected=tuple(rejected)
+    )
+    write_json(record_path(path), record.model_dump(mode="json"))
+    return record
+
+
+def finished_shard(folder: Path, name: str) -> ShardRecord | None:
+    """The record of a shard that is on disk and intact, else None (it is then made again)."""
+    path = folder / name
+    if not (path.is_file() and record_path(path).is_file()):
+        return None
+    record = ShardRecord.model_validate_json(record_path(path).read_text())
+    return record if path.stat().st_size == record.bytes and file_digest(path) == record.sha256 else None
+
+
+def write_manifest(folder: Path, fingerprint: dict, shards: list[ShardRecord]) -> Manifest:
+    """Commit the data set: shards in the order given, empty ones (all rows rejected) included."""
+    manifest = Manifest(schema_version=SCHEMA_VERSION, fingerprint=fingerprint, shards=tuple(shards))
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def load_manifest(folder: Path) -> Manifest:
+    """Read the manifest of a finished data set.
+
+    Raises:
+        DataError: no manifest, unreadable, or of another schema version.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise DataError(
+            f"{folder}: found no {MANIFEST}; expected a folder of finished shards. "
+            f"Make it (or finish an interrupted job) with:\n    bash launchers/prepare.sh DATA_FOLDER --checkpoint CHECKPOINT --out {folder}"
+        )
+    try:
+        manifest = Manifest.model_validate_json(path.read_text())
+    except ValueError as error:
+        raise DataError(f"{path}: found an unreadable manifest ({error}); remove the folder and prepare it again") from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise DataError(
+            f"{path}: found schema version {manifest.schema_version}, expected {SCHEMA_VERSION}; prepare the data again"
+        )
+    return manifest
+
+
+def verify_shards(folder: Path, manifest: Manifest) -> None:
+    """Check every shard's size and digest against the manifest.
+
+    Raises:
+        DataError: naming the first shard that is missing, altered, or not in the manifest.
+    """
+    named = {shard.name for shard in manifest.shards}
+    stray = sorted(path.name for path in folder.glob("*.arrow") if path.name not in named)
+    if stray:
+        raise DataError(f"{folder}: found {stray[0]}, which the manifest does not name; remove it or prepare the data again")
+    for shard in manifest.shards:
+        path = folder / shard.name
+        if not path.is_file():
+            raise DataError(f"{path}: missing, but the manifest names it; prepare the data again (finished shards are kept)")
+        if path.stat().st_size != shard.bytes or file_digest(path) != shard.sha256:
+            raise DataError(f"{path}: found other bytes than the manifest's digest; prepare the data again (only this shard is redone)")
+
+
+def record_path(shard: Path) -> Path:
+    """Where a shard's record lies."""
+    return shard.with_suffix(".json")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write JSON atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`; on success its bytes are flushed to disk and it takes `path`'s place."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        os.fsync(directory)
+        os.close(directory)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _batches(rows: Iterable[dict]) -> Iterator[pa.RecordBatch]:
+    pending: list[dict] = []
+    for row in rows:
+        pending.append(row)
+        if len(pending) == ROWS_PER_RECORD_BATCH:
+            yield pa.RecordBatch.from_pylist(pending, schema=ROW)
+            pending = []
+    if pending:
+        yield pa.RecordBatch.from_pylist(pending, schema=ROW)

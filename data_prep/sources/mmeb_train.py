@@ -1,0 +1,132 @@
+"""MMEB-train: contrastive pairs in one folder per subset.
+
+    <root>/<Subset>/<split>-00000-of-00001.parquet      strings qry, qry_image_path, pos_text, pos_image_path,
+                                                        optionally neg_text, neg_image_path
+    <root>/images/...                                   what image paths are relative to: <root>
+
+Format: `TIGER-Lab/MMEB-train` on the Hub, splits `original`, `diverse_instruction` and, older, `train`; also
+`intfloat/mmE5-MMEB-hardneg`, whose neg columns hold Python lists written as strings. Invariant: the id of a sample is
+"mmeb_train/<Subset>/<split>/<row>", rows counted over all files of the split.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_prep.samples import DataError, RawSample, Rejected, Side
+from data_prep.sources.common import (
+    ROWS_PROBED,
+    Part,
+    RowError,
+    check_range,
+    convert,
+    image_base,
+    required_side,
+    side,
+    visible,
+)
+from data_prep.sources.parquet import TEXT, TEXT_OR_TEXTS, Table
+
+LOOKS_FOR = "an MMEB-train folder: <Subset>/<split>-*.parquet"
+REQUIRED = {"qry": TEXT, "qry_image_path": TEXT, "pos_text": TEXT, "pos_image_path": TEXT}
+OPTIONAL = {"neg_text": TEXT_OR_TEXTS, "neg_image_path": TEXT_OR_TEXTS}
+_FILE = re.compile(r"(?P<split>\w+)-\d+-of-\d+\.parquet")
+
+
+def discover(root: Path, image_root: Path | None, split: str) -> list[Part]:
+    """Every file of `split` in the subset folders of `root`; nothing when no subset has that split.
+
+    Raises:
+        DataError: some subsets have the split and others do not, or a file is unusable (columns, rows, images).
+    """
+    subsets = {folder: _files(folder) for folder in visible(root) if folder.is_dir()}
+    lacking = [folder.name for folder, files in subsets.items() if files and split not in files]
+    having = [folder for folder, files in subsets.items() if split in files]
+    if having and lacking:
+        raise DataError(
+            f"{root}: split {split!r} found in {len(having)} subsets but not in {', '.join(lacking)}; "
+            "download it, move those folders away, or name another split"
+        )
+    bases = (image_root, root)
+    return [part for folder in having for part in _parts(folder, subsets[folder][split], bases, split)]
+
+
+def splits(root: Path) -> set[str]:
+    """Names of the splits that any subset folder of `root` has."""
+    return {split for folder in visible(root) if folder.is_dir() for split in _files(folder)}
+
+
+def _files(folder: Path) -> dict[str, list[Path]]:
+    files: dict[str, list[Path]] = {}
+    for path in visible(folder):
+        if named := _FILE.fullmatch(path.name):
+            files.setdefault(named["split"], []).append(path)
+    return files
+
+
+def _parts(folder: Path, files: list[Path], bases: tuple[Path | None, ...], split: str) -> Iterator[Part]:
+    first = 0
+    for path in files:
+        with Table(path, REQUIRED, OPTIONAL) as table:
+            base = image_base(path, _first_image(table), bases)
+            yield Part(f"mmeb_train/{folder.name}", "mmeb_train", path, table.rows, base, split, first)
+            first += table.rows
+
+
+def _first_image(table: Table) -> str | None:
+    for _, row in table.slice(0, ROWS_PROBED):
+        if path := row["qry_image_path"] or row["pos_image_path"]:
+            return path
+    return None
+
+
+def read(part: Part, start: int, stop: int) -> Iterator[RawSample | Rejected]:
+    """Rows [start, stop) in order; a row whose query or positive is empty is rejected."""
+    with Table(part.path, REQUIRED, OPTIONAL) as table:
+        check_range(part, start, stop, table.rows)
+        yield from convert(part, table.slice(start, stop), _sample)
+
+
+def _sample(part: Part, number: int, row: dict) -> RawSample:
+    return RawSample(
+        id=part.row_id(number),
+        source=part.source,
+        query=required_side("query", row["qry"], row["qry_image_path"], part.root),
+        positive=required_side("positive", row["pos_text"], row["pos_image_path"], part.root),
+        negatives=negatives(row.get("neg_text"), row.get("neg_image_path"), part.root),
+    )
+
+
+def negatives(texts: str | list | None, paths: str | list | None, root: Path) -> tuple[Side, ...]:
+    """The negative sides of MMEB's two neg columns; an empty one is no negative.
+
+    Either cell may be a string, null, a list of strings, or such a list written as Python source. A single empty cell
+    stands for as many empty ones as the other has.
+
+    Raises:
+        RowError: both have values, but not equally many.
+    """
+    texts, paths = _values(texts), _values(paths)
+    texts = texts or [""] * len(paths)
+    paths = paths or [""] * len(texts)
+    if len(texts) != len(paths):
+        raise RowError(f"negatives: {len(texts)} texts but {len(paths)} images")
+    sides = (side(text, path, root) for text, path in zip(texts, paths, strict=True))
+    return tuple(made for made in sides if not made.empty)
+
+
+def _values(cell: str | list | None) -> list[str]:
+    if isinstance(cell, str) and cell.startswith("[") and cell.endswith("]"):
+        cell = _parsed(cell)
+    if isinstance(cell, list):
+        return [value or "" for value in cell]
+    return [cell] if cell else []
+
+
+def _parsed(cell: str) -> str | list[str]:
+    try:
+        value = ast.literal_eval(cell)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return cell  # a text that merely stands in brackets
+    return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else cell

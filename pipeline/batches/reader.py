@@ -1,0 +1,104 @@
+"""Random access to prepared shards through memory maps.
+
+Opening checks the whole contract first: manifest, schema version, every file's digest, and that the shards were made for this very
+checkpoint (tokenizer, template, image rules, chorus). Rows are then numbered over all shards in manifest order.
+"""
+
+from bisect import bisect_right
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from data_prep.encode import EncodedSample, Encoder, PreparedImage, TokenSequence
+from data_prep.samples import DataError
+from data_prep.schema import ROW
+from data_prep.shards import Manifest, load_manifest, verify_shards
+from pipeline.batches.plan import SourceRows
+
+
+class ShardReader:
+    """The rows of a prepared data set.
+
+    Args:
+        folder: folder of shards with a manifest.
+        encoder: the checkpoint's encoder, to compare fingerprints with; None skips that check (inspection tools).
+        verify: also digest every file (one sequential read of the data).
+
+    Raises:
+        DataError: the data set is unfinished, altered, empty, or made for another checkpoint.
+    """
+
+    def __init__(self, folder: Path, encoder: Encoder | None = None, verify: bool = True):
+        self.folder = Path(folder)
+        self.manifest = load_manifest(self.folder)
+        if encoder is not None:
+            check_fingerprint(self.folder, self.manifest, encoder)
+        if verify:
+            verify_shards(self.folder, self.manifest)
+        shards = [shard for shard in self.manifest.shards if shard.rows]
+        if not shards:
+            raise DataError(f"{folder}: found no rows; expected at least one. See the rejected rows in its manifest")
+        self._tables = [_open(self.folder / shard.name) for shard in shards]
+        self._starts = np.cumsum([0] + [shard.rows for shard in shards]).tolist()
+        self._sources = [shard.source for shard in shards]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def sources(self) -> tuple[list[SourceRows], list[SourceRows]]:
+        """Row ranges by source: those whose rows have a positive (pairs), and those without (conversations).
+
+        Raises:
+            DataError: a source mixes rows with and without a positive.
+        """
+        pairs, conversations = [], []
+        for name in dict.fromkeys(self._sources):
+            own = [i for i, source in enumerate(self._sources) if source == name]
+            first, stop = self._starts[own[0]], self._starts[own[-1] + 1]
+            rows = SourceRows(name, first, stop - first)
+            missing = sum(self._tables[i]["positive"].null_count for i in own)
+            if missing not in (0, rows.count):
+                raise DataError(f"{self.folder}: {name} has {missing} rows of {rows.count} without a positive; expected all or none")
+            (conversations if missing else pairs).append(rows)
+        return pairs, conversations
+
+    def row(self, number: int) -> EncodedSample:
+        """Row `number`, its image bytes copied out of the map."""
+        shard = bisect_right(self._starts, number) - 1
+        row = self._tables[shard].slice(number - self._starts[shard], 1).to_pylist()[0]
+        images = tuple(PreparedImage(**image) for image in row["images"])
+        negatives = tuple(_sequence(value, images) for value in row["negatives"] or ())
+        positive = None if row["positive"] is None else _sequence(row["positive"], images)
+        return EncodedSample(row["id"], row["source"], _sequence(row["query"], images), positive, negatives)
+
+
+def check_fingerprint(folder: Path, manifest: Manifest, encoder: Encoder) -> None:
+    """Refuse shards made for another checkpoint.
+
+    Raises:
+        DataError: naming every entry that differs.
+    """
+    found, expected = manifest.fingerprint["encoder"], encoder.fingerprint()
+    # limits of length and pixels belong to the data, not to the model
+    owned = [key for key in expected if key not in ("max_tokens", "image_rules")]
+    rules = ("patch_size", "merge_size", "resample")
+    differ = [key for key in owned if found.get(key) != expected[key]]
+    differ += [key for key in rules if found["image_rules"].get(key) != expected["image_rules"][key]]
+    if differ:
+        raise DataError(
+            f"{folder}: found shards made for another checkpoint (different: {', '.join(differ)}); expected ones made for this model. "
+            f"Prepare the data again with --checkpoint naming the model you train"
+        )
+
+
+def _open(path: Path) -> pa.Table:
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    if table.schema != ROW:
+        raise DataError(f"{path}: found columns {table.schema.names} of other types; expected {ROW.names} of this schema version")
+    return table
+
+
+def _sequence(value: dict, images: tuple[PreparedImage, ...]) -> TokenSequence:
+    ids, roles = np.asarray(value["ids"], np.int32), np.asarray(value["roles"], np.uint8)
+    return TokenSequence(ids, roles, tuple(images[i] for i in value["images"]))

@@ -1,0 +1,152 @@
+"""What a run is: one typed, frozen, validated object; it imports no torch, so a wrong value costs a second, not a job.
+
+Every field is documented where it stands; unknown keys are refused; rules that span fields are checked at construction and say which
+field to change. The DeepSpeed JSON holds sharding and precision only: what this file owns (batch, learning rate, clipping) is refused there.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipeline.track import TrackSettings
+
+
+class Settings(BaseModel):
+    """Base of all groups: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(Settings):
+    """Which model, in which precision."""
+
+    checkpoint: str = "work/crem-init"
+    """Checkpoint folder or hub id with chorus tokens (`python -m pipeline.model chorus`)."""
+    attention: Literal["sdpa", "eager"] = "sdpa"
+    """transformers' attention implementation; the compression mask is a dense boolean mask."""
+
+
+class DataSettings(Settings):
+    """Which shards, mixed how."""
+
+    shards: Path = Path("work/shards")
+    """Folder of prepared shards."""
+    weights: dict[str, float] = Field(default_factory=dict)
+    """Weight by source name, e.g. mmeb_train/MSCOCO; sources not named take rows ** mix_exponent."""
+    mix_exponent: float = Field(default=1.0, ge=0)
+    """1: sources in proportion to their rows; 0: all sources alike (as VLM2Vec)."""
+    verify: bool = True
+    """Digest every shard at start; switch off only where another job has just done it."""
+
+
+class BatchSettings(Settings):
+    """What one optimizer step sees, over all ranks."""
+
+    pairs: int = Field(default=1024, gt=0)
+    """Contrastive pairs a step, over all ranks: the number of in-batch candidates."""
+    conversations: int = Field(default=256, ge=0)
+    """Generation-only rows a step, over all ranks."""
+    sub_batch: int = Field(default=64, gt=0)
+    """Pairs in a row from one source, so that in-batch negatives are of the same kind (VLM2Vec-V2: 64)."""
+    row_tokens: int = Field(default=2048, gt=0)
+    """Tokens of a packed row; a longer sequence gets its own row."""
+    chunk_tokens: int = Field(default=8192, gt=0)
+    """Tokens of one forward pass on one rank. More sequences than that are run in chunks under gradient caching: the same gradient."""
+
+    @model_validator(mode="after")
+    def _whole_sub_batches(self) -> "BatchSettings":
+        if self.pairs % self.sub_batch:
+            raise ValueError(
+                f"batch.pairs = {self.pairs} is not a multiple of batch.sub_batch = {self.sub_batch}; "
+                "a step takes whole one-source sub-batches: change one of them"
+            )
+        if self.chunk_tokens < self.row_tokens:
+            raise ValueError(f"batch.chunk_tokens = {self.chunk_tokens} is less than batch.row_tokens = {self.row_tokens}: raise it")
+        return self
+
+
+class LossSettings(Settings):
+    """L = retrieval_weight * L_r + generation_weight * L_g (CREM, joint objective)."""
+
+    retrieval_weight: float = Field(default=1.0, ge=0)
+    """a_r of the paper."""
+    generation_weight: float = Field(default=0.5, ge=0)
+    """a_g of the paper."""
+    temperature: float = Field(default=0.02, gt=0)
+    """InfoNCE temperature [the paper does not state it; 0.02 is the field's value]."""
+    symmetric: bool = False
+    """Also score each target against all queries, and average the two directions."""
+    compression_probability: float = Field(default=0.5, ge=0, le=1)
+    """p of z ~ Bernoulli(p): how often a sample's answer sees the chorus instead of the context."""
+
+
+class OptimSettings(Settings):
+    """AdamW and its schedule."""
+
+    learning_rate: float = Field(default=1e-5, gt=0)
+    """Peak learning rate."""
+    warmup_share: float = Field(default=0.03, ge=0, lt=1)
+    """Share of all steps over which the rate rises linearly from zero."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls after warm-up, to final_share of the peak."""
+    final_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the peak left at the last step."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled weight decay on matrices; biases and norms have none."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW's first moment decay."""
+    beta2: float = Field(default=0.98, ge=0, lt=1)
+    """AdamW's second moment decay."""
+    clip: float = Field(default=1.0, gt=0)
+    """Gradient norm above which the gradient is scaled down."""
+
+
+WATCHING = {"out", "stop_after", "save_every", "keep", "log_every", "max_refused", "track", "timeout_minutes"}
+"""Fields of a run that its result does not depend on."""
+
+
+class RunConfig(Settings):
+    """One training run."""
+
+    out: Path = Path("work/run")
+    """Folder of the run: resolved config, metrics, checkpoints, export."""
+    steps: int = Field(default=2000, gt=0)
+    """Optimizer steps."""
+    stop_after: int | None = Field(default=None, gt=0)
+    """End this job after that many steps of the run, with a checkpoint to --resume from; the schedule still spans all steps."""
+    seed: int = Field(default=0, ge=0)
+    """Selects data order and the draws of z."""
+    save_every: int = Field(default=500, gt=0)
+    """Steps between checkpoints; the last step is always saved."""
+    keep: int = Field(default=2, gt=0)
+    """Checkpoints kept."""
+    log_every: int = Field(default=10, gt=0)
+    """Steps between progress lines; metrics are recorded for every step."""
+    max_refused: int = Field(default=10, ge=0)
+    """Refused steps (non-finite loss) in a row that end the run."""
+    deepspeed: Path = Path("ds_configs/zero3.json")
+    """DeepSpeed configuration: sharding and precision only."""
+    timeout_minutes: float = Field(default=30.0, gt=0)
+    """How long a collective may wait for a slow rank."""
+    model: ModelSettings = ModelSettings()
+    """Which model."""
+    data: DataSettings = DataSettings()
+    """Which data."""
+    batch: BatchSettings = BatchSettings()
+    """What a step sees."""
+    loss: LossSettings = LossSettings()
+    """The objective."""
+    optim: OptimSettings = OptimSettings()
+    """The optimizer."""
+    track: TrackSettings = TrackSettings()
+    """MLflow."""
+
+    def content(self) -> dict:
+        """What the result depends on, JSON-ready: everything but where it is written, how often, and how it is watched."""
+        return self.model_dump(mode="json", exclude=WATCHING)
+
+    @property
+    def last_step(self) -> int:
+        """Steps done when this job ends."""
+        return min(self.steps, self.stop_after or self.steps)

@@ -1,0 +1,123 @@
+"""Score one exported checkpoint: `python -m pipeline.evaluate CHECKPOINT [--mmeb FOLDER] [--benchmarks PATH ...]`.
+
+Retrieval (MMEB) and comprehension (VLM benchmarks, native and compressed) of the same weights, one report; the result is linked in MLflow to
+the run that trained them.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+
+from data_prep.encode import Encoder, EncodeSettings
+from data_prep.samples import DataError
+from data_prep.sources.benchmarks import Benchmark, load_benchmark
+from data_prep.sources.mmeb_eval import EvalSet, load_sets
+from pipeline.batches.collate import Collator
+from pipeline.evaluate import plots, report
+from pipeline.evaluate.generate import Answerer
+from pipeline.evaluate.mmeb import score_sets
+from pipeline.evaluate.vlm import score_benchmark
+from pipeline.model.crem import Crem, load_backbone
+from pipeline.track import Tracker, TrackSettings, log_to_run, scored_run_tags
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the evaluation; returns the exit status (2: bad input, said so on standard error)."""
+    args = _parser().parse_args(argv)
+    try:
+        return run(args)
+    except DataError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read all inputs first, then score, report and track."""
+    sets = load_sets(args.mmeb, args.image_root) if args.mmeb else []
+    benchmarks = [load_benchmark(path) for path in _tsv_files(args.benchmarks)]
+    if not sets and not benchmarks:
+        raise DataError("nothing to score: name --mmeb FOLDER, --benchmarks FILE_OR_FOLDER, or both")
+    encoder = Encoder(args.checkpoint, EncodeSettings(min_pixels=args.min_pixels, max_pixels=args.max_pixels, max_tokens=32768))
+    out = args.out or Path("work/eval") / Path(args.checkpoint).resolve().parent.name
+    result = score(args.checkpoint, encoder, sets, benchmarks, out)
+    files = report.write(result, out) + plots.draw(result, out / "plots")
+    print(report.console(result))
+    _track(args, result, out)
+    print(f"scores, plots and every prediction: {out}\n" + "\n".join(f"  {path}" for path in files))
+    return 0
+
+
+def score(checkpoint: str, encoder: Encoder, sets: list[EvalSet], benchmarks: list[Benchmark], out: Path) -> report.Report:
+    """All scores of one checkpoint."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # CPUs compute exactly in float32; GPUs run the checkpoint's own precision
+    model = Crem(load_backbone(checkpoint, torch.float32 if device.type == "cpu" else "auto")).to(device).eval()
+    backbone = model.backbone
+    collator = Collator(encoder.images, backbone.model.get_rope_index, encoder.image_id, encoder.tokenizer.pad_token_id)
+    retrieval = score_sets(sets, model, encoder, collator, out / "predictions") if sets else []
+    stop = backbone.generation_config.eos_token_id
+    banned = [*encoder.chorus_ids, encoder.image_id, backbone.config.video_token_id]
+    answerer = Answerer(model, collator, encoder.tokenizer, [stop] if isinstance(stop, int) else stop, banned)
+    answers = [
+        score_benchmark(benchmark, mode, answerer, encoder, out / "predictions")
+        for benchmark in benchmarks
+        for mode in ("native", "compressed")
+    ]
+    facts = {"checkpoint": str(checkpoint), "chorus tokens": str(len(encoder.chorus_ids))}
+    return report.Report(f"CREM evaluation of {checkpoint}", tuple(retrieval), tuple(answers), facts)
+
+
+def _track(args: argparse.Namespace, result: report.Report, out: Path) -> None:
+    """Log the evaluation as a child of the run that trained the checkpoint, and the headline on that run itself."""
+    settings = TrackSettings(**{k: v for k, v in (("uri", args.track_uri), ("artifacts", args.track_artifacts)) if v})
+    path = Path(args.checkpoint) / "crem.json"
+    trained = json.loads(path.read_text()).get("tracked_run") if path.is_file() else None
+    tags = {"crem.kind": "evaluation"} | (scored_run_tags(trained) if trained else {})
+    params = {"checkpoint": args.checkpoint, "mmeb": args.mmeb, "benchmarks": args.benchmarks, "max_pixels": args.max_pixels}
+    scores = report.headline(result)
+    with Tracker.start(settings.model_copy(update={"system_metrics": False}), "evaluate", out, params, tags) as tracker:
+        tracker.metrics(0, scores)
+        tracker.table("retrieval", [vars(row) for row in result.retrieval])
+        tracker.table("answers", [{k: v for k, v in vars(row).items() if k != "detail"} for row in result.answers])
+        for folder in ("plots", "predictions"):
+            tracker.artifact(out / folder, folder)
+        for name in ("scores.json", "scores.md"):
+            tracker.artifact(out / name)
+    if trained:
+        log_to_run(settings.uri, trained, scores)
+
+
+def _tsv_files(paths: list[Path]) -> list[Path]:
+    out = []
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path}: found no such file or folder; expected VLMEvalKit TSV files")
+        found = sorted(path.glob("*.tsv")) if path.is_dir() else [path]
+        if not found:
+            raise DataError(f"{path}: found no .tsv file in this folder; expected VLMEvalKit TSV files")
+        out += found
+    return out
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bash launchers/evaluate.sh", description=__doc__)
+    parser.add_argument("checkpoint", help="an exported folder, or any checkpoint with chorus tokens")
+    parser.add_argument("--mmeb", type=Path, help="folder of MMEB-eval sets")
+    parser.add_argument("--image-root", type=Path, help="folder the MMEB image paths start from, if not the data's own")
+    parser.add_argument("--benchmarks", type=Path, nargs="*", default=[], help="VLMEvalKit TSV files, or folders of them")
+    parser.add_argument("--out", type=Path, help="folder for scores and predictions (default: work/eval/<run>)")
+    parser.add_argument("--min-pixels", type=int, help="smallest image area (default: the checkpoint's)")
+    parser.add_argument("--max-pixels", type=int, help="largest image area (default: the checkpoint's)")
+    parser.add_argument("--track-uri", help="MLflow tracking URI (default: sqlite:///work/mlflow.db)")
+    parser.add_argument("--track-artifacts", help="where a new MLflow experiment keeps artifacts")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

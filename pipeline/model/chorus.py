@@ -1,0 +1,61 @@
+"""Give a checkpoint its chorus: K new special tokens whose embeddings are learnt like any other row of the vocabulary.
+
+Done once, offline, on CPU, before any distributed job (resizing under ZeRO-3 is a known way to lose weights). The ids are the
+first rows above the tokenizer; published Qwen2-VL checkpoints have hundreds to spare, so nothing is resized there. The new rows start
+at the mean of the embedding plus noise of its own standard deviation per dimension, scaled down: near the distribution the
+decoder knows, yet distinct from each other [the paper does not state its initialisation].
+
+config.json gains `chorus_token_ids`; that entry is what every later stage reads.
+"""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+
+from data_prep.encode import load_config
+from data_prep.samples import DataError
+
+NOISE = 0.5
+"""Standard deviation of a new row around the mean embedding, in units of the embedding's own deviation per dimension."""
+
+
+def add_chorus(checkpoint: str | Path, folder: Path, k: int = 16, seed: int = 0) -> list[int]:
+    """Copy `checkpoint` to `folder` with `k` chorus tokens added to tokenizer, embedding and config.
+
+    Returns:
+        The ids of the chorus tokens.
+
+    Raises:
+        DataError: the checkpoint has chorus tokens already, or `folder` exists.
+    """
+    checkpoint = str(checkpoint)
+    if k < 1:
+        raise DataError(f"k = {k}: expected at least one chorus token")
+    if folder.exists():
+        raise DataError(f"{folder} exists: expected a new folder; remove it or name another")
+    if getattr(load_config(checkpoint), "chorus_token_ids", None):
+        raise DataError(f"{checkpoint} has chorus tokens already; start from the checkpoint it was made from")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+    names = [f"<|chorus_{i}|>" for i in range(k)]
+    tokenizer.add_tokens(names, special_tokens=True)
+    ids = tokenizer.convert_tokens_to_ids(names)
+    model = AutoModelForImageTextToText.from_pretrained(checkpoint, trust_remote_code=False, use_safetensors=True, dtype="auto")
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
+    _initialise(model, ids, used=ids[0], seed=seed)
+    model.config.chorus_token_ids = ids
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False).save_pretrained(folder)
+    return ids
+
+
+@torch.no_grad()
+def _initialise(model: torch.nn.Module, ids: list[int], used: int, seed: int) -> None:
+    """Write the rows `ids` of input and (if untied) output embedding; statistics over the `used` rows below."""
+    generator = torch.Generator().manual_seed(seed)
+    for weight_VD in {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings())}.values():
+        known_VD = weight_VD[:used].float()
+        noise_KD = torch.randn(len(ids), known_VD.shape[1], generator=generator)
+        weight_VD[ids] = (known_VD.mean(0) + NOISE * known_VD.std(0) * noise_KD).to(weight_VD.dtype)

@@ -1,0 +1,64 @@
+"""The model: a stock Hugging Face vision-language model read through its chorus.
+
+Nothing inside the backbone is changed. One forward over packed rows gives, for every sequence, its embedding, and, for every answer token,
+its cross-entropy; logits exist only where there is a label. The vision tower runs in every forward (the collator adds a blank image where
+a batch has none), because ZeRO gathers its weights collectively and every rank must call the same modules.
+"""
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel
+
+from pipeline.batches.batch import PackedBatch
+from pipeline.model.mask import compression_mask
+from pipeline.model.pooling import pool_chorus
+
+
+class Crem(nn.Module):
+    """Wraps a vision-language model; its parameters are exactly the backbone's."""
+
+    def __init__(self, backbone: PreTrainedModel):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Both objectives' inputs from one pass (CREM, joint forward).
+
+        Returns:
+            unit-length embeddings float32 [S, D], one per sequence, and cross-entropy in nats float32 [N], one per answer token.
+            A plain tuple, since DeepSpeed hangs its backward hooks on tensors in tuples.
+        """
+        hidden_ND = self.hidden(batch).flatten(0, 1)
+        logits_NV = self.backbone.lm_head(hidden_ND[batch.answer_index]).float()
+        loss_N = F.cross_entropy(logits_NV, batch.answer_labels, reduction="none")
+        return pool_chorus(hidden_ND, batch.chorus_index), loss_N
+
+    def hidden(self, batch: PackedBatch, cache: Cache | None = None) -> Tensor:
+        """Final-layer states [R, T, D] under the compression mask; keys and values are added to `cache` where one is given."""
+        model = self.backbone.model
+        embeds_RTD = model.get_input_embeddings()(batch.ids)
+        features_PD = torch.cat(model.get_image_features(batch.pixels, batch.grids, return_dict=True).pooler_output)
+        features_PD = features_PD.to(embeds_RTD.dtype)
+        shown_RT = batch.ids == self.backbone.config.image_token_id
+        used = int(batch.image_tokens)
+        embeds_RTD = embeds_RTD.masked_scatter(shown_RT[..., None], features_PD[:used])
+        if used < len(features_PD):  # the blank image: in the graph, with no influence
+            embeds_RTD = embeds_RTD + 0.0 * features_PD[used:].sum()
+        mask = compression_mask(batch.roles, batch.documents, batch.compressed)
+        return model.language_model(
+            inputs_embeds=embeds_RTD,
+            attention_mask=mask,
+            position_ids=batch.positions,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+
+
+def load_backbone(checkpoint: str | Path, dtype: torch.dtype | str = "auto", attention: str = "sdpa") -> PreTrainedModel:
+    """Open a checkpoint folder or hub id: safetensors only, no remote code."""
+    return AutoModelForImageTextToText.from_pretrained(
+        str(checkpoint), dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False
+    )

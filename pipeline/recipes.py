@@ -1,0 +1,45 @@
+"""Named runs, as functions. A recipe is a starting point: any field can be overridden on the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.config import BatchSettings, DataSettings, LossSettings, ModelSettings, OptimSettings, RunConfig
+
+
+def tiny() -> RunConfig:
+    """The quickstart: the embedded 2 M-parameter Qwen2-VL on the embedded scenes, two CPU ranks, a few minutes."""
+    return RunConfig(
+        steps=600,
+        save_every=300,
+        batch=BatchSettings(pairs=96, conversations=32, sub_batch=48, row_tokens=256, chunk_tokens=16384),
+        loss=LossSettings(symmetric=True, temperature=0.05),
+        optim=OptimSettings(learning_rate=2e-3, warmup_share=0.05, weight_decay=0.02, final_share=0.05),
+    )
+
+
+def crem_2b() -> RunConfig:
+    """CREM on Qwen2-VL-2B as in the paper where it speaks, and as the field does where it is silent (see README)."""
+    return RunConfig(
+        out=Path("work/crem-2b"),
+        steps=2000,
+        deepspeed=Path("ds_configs/zero3_bf16.json"),
+        model=ModelSettings(checkpoint="work/Qwen2-VL-2B-crem-init"),
+        data=DataSettings(shards=Path("work/shards-qwen2vl"), mix_exponent=0.0),
+        batch=BatchSettings(pairs=1024, conversations=256, sub_batch=64, row_tokens=4096, chunk_tokens=16384),
+        optim=OptimSettings(learning_rate=1e-5, warmup_share=0.05, schedule="linear"),
+    )
+
+
+def crem_7b() -> RunConfig:
+    """CREM on Qwen2-VL-7B: as 2B, with a smaller chunk per forward."""
+    base = crem_2b()
+    return base.model_copy(
+        update={
+            "out": Path("work/crem-7b"),
+            "model": ModelSettings(checkpoint="work/Qwen2-VL-7B-crem-init"),
+            "batch": base.batch.model_copy(update={"chunk_tokens": 8192}),
+        }
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {"tiny": tiny, "crem_2b": crem_2b, "crem_7b": crem_7b}

@@ -1,0 +1,126 @@
+"""The training job of one rank: check everything, then run steps until done.
+
+Order matters: configuration, data and checkpoint are verified before the model is built, so that a wrong path costs seconds. Success is
+`result.json`, written after the last barrier; an exit code alone says little about the other ranks.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from data_prep.encode import Encoder
+from data_prep.samples import DataError
+from data_prep.shards import write_json
+from pipeline import comm
+from pipeline.batches.collate import Collator
+from pipeline.batches.loader import StepLoader
+from pipeline.batches.reader import ShardReader
+from pipeline.config import RunConfig
+from pipeline.train import checkpoint
+from pipeline.train.cli import Command, parse
+from pipeline.train.engine import Engine, init_distributed, load_deepspeed_config
+from pipeline.train.export import export
+from pipeline.train.progress import Progress
+from pipeline.train.schedule import learning_rate
+from pipeline.train.step import train_step
+
+
+def main(argv: list[str]) -> int:
+    """Run one rank; returns the exit status (0 done, 2 bad input, 3 stopped by refused steps)."""
+    command = parse(argv)
+    if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_SIZE", "1"))))
+    device = init_distributed(command.config.timeout_minutes)
+    try:
+        return run(command, device)
+    except (DataError, ValueError) as error:
+        if comm.rank() == 0:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    finally:
+        comm.shutdown()
+
+
+def run(command: Command, device: torch.device) -> int:
+    """Verify, build, train, save, export."""
+    config = command.config
+    ds_config = load_deepspeed_config(config.deepspeed, config.optim.clip)
+    encoder = Encoder(config.model.checkpoint)
+    reader = ShardReader(config.data.shards, encoder, verify=config.data.verify and comm.rank() == 0)
+    comm.barrier()
+    stage = ds_config["zero_optimization"]["stage"]
+    resumed = _resume_point(command, reader.manifest.digest(), stage)
+    engine = Engine(config, ds_config)
+    rope_index = engine.model.backbone.model.get_rope_index
+    collator = Collator(encoder.images, rope_index, encoder.image_id, pad_id=encoder.tokenizer.pad_token_id)
+    loader = StepLoader(reader, collator, config, comm.rank(), comm.world_size())
+    first = 0
+    if resumed:
+        folder, manifest = resumed
+        checkpoint.load(engine, folder)
+        first = manifest.step
+    progress = Progress.start(command, ds_config, reader.manifest, engine.model, first, resumed[1].tracked_run if resumed else None)
+    with progress:
+        status = _steps(config, engine, loader, progress, first, device, stage, reader.manifest.digest())
+        if status == 0 and config.last_step == config.steps:
+            provenance = {"step": config.steps, "config": config.model_dump(mode="json"), "data": reader.manifest.digest()}
+            export(engine, config.model.checkpoint, config.out / "export", provenance | {"tracked_run": progress.run_id})
+            progress.exported(config.out / "export")
+    comm.barrier()
+    if comm.rank() == 0:
+        write_json(config.out / "result.json", {"status": status, "steps": config.last_step, "tracked_run": progress.run_id})
+    return status
+
+
+def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Progress, first: int, device, stage: int, data: str) -> int:
+    blank = loader.blank()
+    refused = 0
+    waiting = time.perf_counter()
+    for number, work in enumerate(loader.steps(first, config.last_step), first):
+        waited = time.perf_counter() - waiting
+        rate = learning_rate(config.optim, number, config.steps)
+        result = train_step(engine, work, blank, config.loss, rate, device)
+        refused = 0 if result.applied else refused + 1
+        progress.step(number, work, result, rate, waited)
+        if refused > config.max_refused:
+            progress.say(f"stopped: {refused} steps in a row were refused; the last good checkpoint is in {config.out / 'checkpoints'}")
+            return 3
+        done = number + 1
+        if done % config.save_every == 0 or done == config.last_step:
+            manifest = checkpoint.CheckpointManifest(
+                step=done,
+                world_size=comm.world_size(),
+                zero_stage=stage,
+                content=config.content(),
+                data_digest=data,
+                tracked_run=progress.run_id,
+                files={},
+            )
+            path = checkpoint.save(engine, config.out / "checkpoints", manifest, config.keep)
+            progress.say(f"step {done}: checkpoint {path}")
+        waiting = time.perf_counter()
+    return 0
+
+
+def _resume_point(command: Command, data_digest: str, stage: int) -> tuple[Path, checkpoint.CheckpointManifest] | None:
+    """The verified checkpoint to continue from, None for a fresh run.
+
+    Raises:
+        DataError: --resume without a checkpoint, or a fresh run into a folder that has one.
+    """
+    root = command.config.out / "checkpoints"
+    folder = comm.broadcast_object(checkpoint.newest(root))
+    if command.resume and folder is None:
+        raise DataError(f"{root}: found no checkpoint, but --resume asks to continue one; check --out, or start without --resume")
+    if not command.resume and folder is not None:
+        raise DataError(f"{root}: found {folder.name} of an earlier run; continue it with --resume, or name another --out")
+    if folder is None:
+        return None
+    return folder, checkpoint.check(folder, command.config, data_digest, stage)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,137 @@
+"""The only file that imports deepspeed: building the engine, one step's mechanics, and gathering what ZeRO has scattered.
+
+The DeepSpeed JSON says how to shard and in which precision. Batch, learning rate and clipping belong to the run config and are refused
+in the JSON, so that no value is stated twice. Every key whose default has changed between DeepSpeed versions is set here explicitly.
+"""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import deepspeed
+import torch
+from torch import Tensor
+from transformers.integrations import HfDeepSpeedConfig
+
+from data_prep.samples import DataError
+from pipeline import comm
+from pipeline.batches.batch import PackedBatch
+from pipeline.config import OptimSettings, RunConfig
+from pipeline.model.crem import Crem, load_backbone
+
+OWNED = {
+    "train_batch_size": "batch.pairs",
+    "train_micro_batch_size_per_gpu": "batch.chunk_tokens",
+    "gradient_accumulation_steps": "batch.chunk_tokens",
+    "gradient_clipping": "optim.clip",
+    "optimizer": "optim",
+    "scheduler": "optim.schedule",
+}
+"""Keys of a DeepSpeed config that the run config owns, and where."""
+
+KNOWN = {"zero_optimization", "bf16", "fp16", "activation_checkpointing", "aio", "wall_clock_breakdown", "comms_logger", "flops_profiler"}
+"""Top-level keys accepted in the JSON; DeepSpeed itself ignores a misspelt one without a word."""
+
+
+def load_deepspeed_config(path: Path, clip: float) -> dict:
+    """Read a DeepSpeed JSON and complete it.
+
+    Raises:
+        DataError: no such file, not JSON, an unknown key, or a key the run config owns (named with its place).
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: found no such DeepSpeed config; expected a JSON file, e.g. ds_configs/zero3.json")
+    try:
+        config = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: found invalid JSON ({error}); expected a DeepSpeed configuration") from error
+    for key in config:
+        if key in OWNED:
+            raise DataError(f"{path}: found {key}, which the run config owns; remove it here and set --{OWNED[key]}")
+        if key not in KNOWN:
+            raise DataError(f"{path}: found the unknown key {key}; expected one of {sorted(KNOWN)}")
+    precise = not (config.get("bf16", {}).get("enabled") or config.get("fp16", {}).get("enabled"))
+    return config | {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": clip,
+        "zero_allow_untested_optimizer": False,
+        "communication_data_type": "fp32" if precise else "bf16",
+        "prescale_gradients": False,
+    }
+
+
+def init_distributed(timeout_minutes: float) -> torch.device:
+    """Join the process group the launcher described in the environment; returns this rank's device."""
+    deepspeed.init_distributed(timeout=timedelta(minutes=timeout_minutes), verbose=False)
+    accelerator = deepspeed.get_accelerator()
+    if accelerator.device_name() == "cpu":
+        return torch.device("cpu")
+    local_rank = comm.rank() % accelerator.device_count()
+    accelerator.set_device(local_rank)
+    return torch.device(accelerator.device_name(local_rank))
+
+
+class Engine:
+    """A DeepSpeed engine over `Crem`, reduced to what the training step needs."""
+
+    def __init__(self, config: RunConfig, ds_config: dict):
+        self.ds_config = ds_config
+        stage3 = ds_config["zero_optimization"]["stage"] == 3
+        # while this object lives, from_pretrained creates every weight already partitioned (ZeRO-3 only)
+        self._hf_config = HfDeepSpeedConfig(ds_config) if stage3 else None
+        dtype = torch.bfloat16 if ds_config.get("bf16", {}).get("enabled") else torch.float32
+        self.model = Crem(load_backbone(config.model.checkpoint, dtype, config.model.attention))
+        self.model.train()
+        optimizer = torch.optim.AdamW(
+            parameter_groups(self.model, config.optim.weight_decay),
+            lr=config.optim.learning_rate,
+            betas=(config.optim.beta1, config.optim.beta2),
+        )
+        self.engine, *_ = deepspeed.initialize(model=self.model, optimizer=optimizer, config=ds_config)
+
+    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """`Crem.forward` through the engine."""
+        return self.engine(batch)
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Accumulate the gradient of `loss`. `last` marks the step's final chunk, where gradients are reduced over ranks.
+
+        DeepSpeed averages over ranks; the caller's loss is a share of a global sum, so it is scaled up by the number of ranks here.
+        """
+        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.backward(loss * comm.world_size(), scale_wrt_gas=False)
+
+    def step(self, learning_rate: float) -> tuple[float, bool]:
+        """Clip and update; returns the gradient norm before clipping, and whether DeepSpeed applied the step."""
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm() or 0.0), bool(self.engine.was_step_applied())
+
+    def save(self, folder: Path, tag: str) -> None:
+        """Write this rank's share of weights and optimizer state (collective)."""
+        self.engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+
+    def load(self, folder: Path, tag: str) -> None:
+        """Read back what `save` wrote (collective); the caller has verified every file's digest."""
+        loaded, _ = self.engine.load_checkpoint(str(folder), tag=tag)
+        if loaded is None:
+            raise DataError(f"{folder}/{tag}: DeepSpeed found nothing to load")
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter of the backbone, whole, one at a time (collective); the tensor is valid until the next one."""
+        for name, parameter in self.model.backbone.named_parameters():
+            with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+                yield name, parameter.detach()
+
+
+def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
+    """Matrices with weight decay, vectors (biases, norms) without; no empty group, which DeepSpeed would drop silently."""
+    named = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # under ZeRO-3 a partitioned parameter's own shape is flat; ds_shape keeps the real one
+    matrices = [p for p in named if len(getattr(p, "ds_shape", p.shape)) > 1]
+    vectors = [p for p in named if len(getattr(p, "ds_shape", p.shape)) <= 1]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]

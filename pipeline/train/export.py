@@ -1,0 +1,55 @@
+"""From a sharded engine to a plain Hugging Face folder: config, safetensors, tokenizer, image processor, and where it came from.
+
+The folder opens with `from_pretrained`; nothing of this project is needed to read it. `crem.json` records the run.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoImageProcessor, AutoTokenizer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from data_prep.shards import write_json
+from pipeline import comm
+from pipeline.model.crem import load_backbone
+from pipeline.train.engine import Engine
+
+PROVENANCE = "crem.json"
+
+
+def export(engine: Engine, checkpoint: str, folder: Path, provenance: dict) -> None:
+    """Write the trained model to `folder`, replacing an earlier export there (collective).
+
+    Args:
+        checkpoint: where training started; gives config, tokenizer and image processor.
+        provenance: JSON-ready description of the run, kept as `crem.json`.
+    """
+    first = comm.rank() == 0
+    state = {}
+    for name, weight in engine.weights():
+        if first:
+            state[name] = weight.to("cpu", copy=True)
+    if first:
+        _write(state, checkpoint, folder, provenance)
+    comm.barrier()
+
+
+def _write(state: dict[str, torch.Tensor], checkpoint: str, folder: Path, provenance: dict) -> None:
+    unset_hf_deepspeed_config()  # this copy of the model is whole, not partitioned
+    model = load_backbone(checkpoint, dtype=next(iter(state.values())).dtype)
+    own = dict(model.named_parameters())
+    if own.keys() != state.keys():
+        raise RuntimeError(f"{checkpoint}: its parameters are not the trained ones: {sorted(own.keys() ^ state.keys())[:5]}")
+    with torch.no_grad():
+        for name, weight in state.items():
+            own[name].copy_(weight)
+    temporary = folder.with_name(f".tmp-{folder.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False).save_pretrained(temporary)
+    AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False).save_pretrained(temporary)
+    write_json(temporary / PROVENANCE, provenance)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)

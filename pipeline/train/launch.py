@@ -1,0 +1,54 @@
+"""What happens in a rank's process before training: how many ranks there are, and what the environment must say.
+
+DeepSpeed's launcher counts accelerators; on a CPU machine it counts NUMA nodes, usually one. So where it started a single rank on a
+machine without a GPU, and CREM_CPU_RANKS does not say how many were meant, this process makes way for a launcher with two.
+"""
+
+import os
+import sys
+
+CPU_RANKS = 2
+RANKS_VARIABLE = "CREM_CPU_RANKS"
+"""Environment variable that states the number of CPU ranks; set it to 1 to train on one."""
+
+
+def main(argv: list[str]) -> int:
+    """Entry of `launchers/train.sh` read as Python: relaunch if needed, then train."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if _one_cpu_rank_by_default():
+        _relaunch(argv)
+    from pipeline.train.__main__ import main as train
+
+    return train(argv)
+
+
+def _one_cpu_rank_by_default() -> bool:
+    if os.environ.get("WORLD_SIZE", "1") != "1" or RANKS_VARIABLE in os.environ:
+        return False
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def _relaunch(argv: list[str]) -> None:
+    """Replace this process by `deepspeed --num_gpus 2` on the same script."""
+    words = [word for word in argv if not word.startswith(("--local_rank", "--local-rank"))]
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+    os.environ[RANKS_VARIABLE] = str(CPU_RANKS)
+    # without it, glibc hands large tensors back to the kernel and faults them in again at every step
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
+    script = os.path.abspath(sys.argv[0])
+    port = str(_free_port())
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", port, "--num_gpus", str(CPU_RANKS), script]
+    os.execv(sys.executable, command + words)
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]

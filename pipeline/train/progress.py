@@ -1,0 +1,130 @@
+"""What a person and MLflow see of a run: a line every few steps, metrics of every step. Rank 0 speaks; all ranks call.
+
+Throughput counts the whole job: samples and real tokens of all ranks over the time from the end of the step before, waiting included.
+"""
+
+import math
+import os
+import time
+from pathlib import Path
+
+import psutil
+import torch
+
+from data_prep.shards import Manifest, write_json
+from pipeline import comm
+from pipeline.batches.loader import RankStep
+from pipeline.config import RunConfig
+from pipeline.track import Tracker
+from pipeline.train.cli import Command
+from pipeline.train.step import StepResult
+
+SMOOTH = 0.9
+"""Weight of the past in the smoothed step time behind "left"."""
+
+
+class Progress:
+    """Counts, prints and tracks; a context manager that closes the tracked run as finished or failed."""
+
+    def __init__(self, config: RunConfig, tracker: Tracker | None, run_id: str | None):
+        self.config, self.tracker, self.run_id = config, tracker, run_id
+        self._last = time.perf_counter()
+        self._seconds: float | None = None
+
+    @classmethod
+    def start(cls, command: Command, ds_config: dict, data: Manifest, model: torch.nn.Module, first: int, run_id: str | None):
+        """Print what is about to run, write the resolved config, open the tracked run on rank 0 (collective)."""
+        config = command.config
+        tracker = None
+        if comm.rank() == 0:
+            resolved = config.model_dump(mode="json")
+            config.out.mkdir(parents=True, exist_ok=True)
+            write_json(config.out / "config.json", resolved)
+            write_json(config.out / "deepspeed.json", ds_config)
+            tags = {"crem.recipe": command.recipe, "crem.kind": "training", "crem.shards_digest": data.digest()}
+            params = resolved | {"world_size": comm.world_size(), "shards_digest": data.digest(), "shards_rows": data.rows}
+            tracker = Tracker.start(
+                config.track, f"train-{command.recipe}", config.out, params, tags, resume_run_id=run_id, resume_step=first
+            )
+            run_id = tracker.run_id
+            for name in ("config.json", "deepspeed.json"):
+                tracker.artifact(config.out / name)
+            tracker.artifact(config.data.shards / "manifest.json", "data")
+        progress = cls(config, tracker, comm.broadcast_object(run_id))
+        progress.say(_headline(command, ds_config, data, model, first))
+        return progress
+
+    def __enter__(self):
+        self._last = time.perf_counter()
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if self.tracker:
+            self.tracker.finish("FAILED" if kind else "FINISHED")
+
+    def say(self, line: str) -> None:
+        """Print on rank 0."""
+        if comm.rank() == 0:
+            print(line, flush=True)
+
+    def step(self, number: int, work: RankStep, result: StepResult, rate: float, waited: float) -> None:
+        """Record one step (collective)."""
+        counts = [work.rows, sum(chunk.tokens for chunk in work.chunks), sum(chunk.ids.numel() for chunk in work.chunks)]
+        rows, tokens, places = comm.sum_(torch.tensor(counts, dtype=torch.double)).tolist()
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        self._seconds = seconds if self._seconds is None else SMOOTH * self._seconds + (1 - SMOOTH) * seconds
+        if not result.applied:
+            self.say(f"step {number + 1}: refused, its loss or gradient is not finite ({result.loss}); weights are unchanged")
+        if comm.rank() != 0:
+            return
+        values = {
+            "loss/total": result.loss,
+            "loss/retrieval": result.retrieval_loss,
+            "loss/generation": result.generation_loss,
+            "accuracy/in_batch": result.accuracy,
+            "optim/learning_rate": rate,
+            "optim/grad_norm": result.grad_norm,
+            "optim/refused": float(not result.applied),
+            "speed/samples_per_s": rows / seconds,
+            "speed/tokens_per_s": tokens / seconds,
+            "speed/step_seconds": seconds,
+            "speed/data_wait_share": waited / seconds,
+            "batch/padding_share": 1 - tokens / places,
+            "batch/chunks": float(result.chunks),
+            "memory/rank0_gib": _memory_gib(),
+        }
+        self.tracker.metrics(number + 1, values)
+        done = number + 1
+        if done % self.config.log_every == 0 or done == self.config.last_step:
+            left = time.strftime("%H:%M:%S", time.gmtime((self.config.last_step - done) * self._seconds))
+            self.say(
+                f"step {done}/{self.config.steps}  loss {result.loss:.3f}  retrieval {result.retrieval_loss:.3f}  "
+                f"generation {result.generation_loss:.3f}  in-batch P@1 {result.accuracy:.2f}  lr {rate:.1e}  "
+                f"{rows / seconds:.0f} samples/s  {tokens / seconds:.0f} tokens/s  left {left}"
+            )
+
+    def exported(self, folder: Path) -> None:
+        """Say where the trained model lies and what to do next."""
+        if self.tracker:
+            self.tracker.tags({"crem.export": str(folder)})
+        self.say(f"exported: {folder}\nNext: bash launchers/evaluate.sh {folder}")
+
+
+def _headline(command: Command, ds_config: dict, data: Manifest, model: torch.nn.Module, first: int) -> str:
+    config = command.config
+    count = sum(math.prod(getattr(p, "ds_shape", p.shape)) for p in model.parameters() if p.requires_grad)
+    what = f"resume at step {first} of {config.steps}" if first else f"{config.steps} steps"
+    return (
+        f"recipe {command.recipe}: {what}, {comm.world_size()} ranks, ZeRO stage {ds_config['zero_optimization']['stage']}\n"
+        f"  model {config.model.checkpoint}: {count:,} parameters train\n"
+        f"  data {config.data.shards}: {data.rows} rows, manifest {data.digest()[:16]}\n"
+        f"  step: {config.batch.pairs} pairs (sub-batches of {config.batch.sub_batch} from one source), "
+        f"{config.batch.conversations} conversations"
+    )
+
+
+def _memory_gib() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return psutil.Process(os.getpid()).memory_info().rss / 2**30

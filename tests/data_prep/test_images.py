@@ -1,0 +1,428 @@
+"""Image decoding: what a viewer would show, nothing outside the root, and `ImageError` for everything else.
+
+Expected pixels are literals; files are written by the test.
+"""
+
+import os
+import pickle
+import struct
+import sys
+import time
+import zlib
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.images import CODES, ImageError, ImageLimits, open_image, resolve
+from data_prep.samples import DataError, ImageRef
+
+WHITE, BLACK, RED, BLUE = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 0, 255)
+LIMITS = ImageLimits()
+
+
+def encode(image: Image.Image, kind: str, **options) -> bytes:
+    out = BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def row(mode: str, *pixels) -> Image.Image:
+    image = Image.new(mode, (len(pixels), 1))
+    image.putdata(pixels)
+    return image
+
+
+def palette(*indices: int) -> Image.Image:
+    image = row("P", *indices)
+    image.putpalette([255, 0, 0, 0, 0, 255, 9, 99, 199])
+    return image
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width: int, height: int, depth: int, colour: int, raw: bytes, *extra: bytes) -> bytes:
+    """A PNG put together by hand, for what Pillow does not write; `raw` holds the filtered scan lines."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(extra) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+def pixels(data: bytes) -> list[tuple[int, int, int]]:
+    image = open_image(ImageRef("x", data=data))
+    assert image.mode == "RGB" and image.info == {}
+    return [tuple(int(value) for value in pixel) for pixel in np.asarray(image).reshape(-1, 3)]
+
+
+def code(ref: ImageRef, limits: ImageLimits = LIMITS) -> str:
+    with pytest.raises(ImageError) as caught:
+        open_image(ref, limits)
+    assert isinstance(caught.value, DataError)
+    assert caught.value.code in CODES and str(caught.value).startswith(caught.value.code + ": ")
+    assert repr(ref.name) in str(caught.value)
+    return caught.value.code
+
+
+def flat_transparent() -> Image.Image:
+    return row("RGBA", (255, 0, 0, 0), (0, 0, 255, 255), (0, 0, 0, 128), (255, 0, 0, 51))
+
+
+ON_WHITE = [WHITE, BLUE, (127, 127, 127), (255, 204, 204)]
+
+MODES = {
+    "1-bit png": (encode(row("1", 0, 255), "PNG"), [BLACK, WHITE]),
+    "gray png": (encode(row("L", 0, 128, 255), "PNG"), [BLACK, (128, 128, 128), WHITE]),
+    "rgb png": (encode(row("RGB", (1, 2, 3), RED), "PNG"), [(1, 2, 3), RED]),
+    "rgb bmp": (encode(row("RGB", (1, 2, 3), RED), "BMP"), [(1, 2, 3), RED]),
+    "rgba png": (encode(flat_transparent(), "PNG"), ON_WHITE),
+    "rgba webp": (encode(flat_transparent(), "WEBP", lossless=True, exact=True), ON_WHITE),
+    "rgba tiff": (encode(flat_transparent(), "TIFF"), ON_WHITE),
+    "gray + alpha png": (encode(row("LA", (0, 0), (40, 255), (0, 128)), "PNG"), [WHITE, (40, 40, 40), (127, 127, 127)]),
+    "palette png": (encode(palette(0, 1, 2), "PNG"), [RED, BLUE, (9, 99, 199)]),
+    "palette png, one clear": (encode(palette(0, 1, 2), "PNG", transparency=1), [RED, WHITE, (9, 99, 199)]),
+    "palette png, alphas": (
+        encode(palette(0, 1, 2), "PNG", transparency=b"\x00\x33\xff"),
+        [WHITE, (204, 204, 255), (9, 99, 199)],
+    ),
+    "palette gif": (encode(palette(0, 1, 2), "GIF"), [RED, BLUE, (9, 99, 199)]),
+    "palette gif, one clear": (encode(palette(0, 1, 2), "GIF", transparency=0), [WHITE, BLUE, (9, 99, 199)]),
+    "gray png, one clear": (encode(row("L", 7, 8), "PNG", transparency=7), [WHITE, (8, 8, 8)]),
+    "rgb png, one clear": (encode(row("RGB", RED, BLUE), "PNG", transparency=RED), [WHITE, BLUE]),
+    "16-bit gray png": (
+        png(5, 1, 16, 0, b"\0" + struct.pack(">5H", 0, 255, 256, 32768, 65535)),
+        [BLACK, BLACK, (1, 1, 1), (128, 128, 128), WHITE],
+    ),
+    "16-bit gray tiff": (
+        encode(Image.fromarray(np.array([[0, 513, 65535]], "<u2")), "TIFF"),
+        [BLACK, (2, 2, 2), WHITE],
+    ),
+    "16-bit gray tiff, big endian": (
+        encode(Image.frombytes("I;16B", (3, 1), struct.pack(">3H", 0, 513, 65535)), "TIFF"),
+        [BLACK, (2, 2, 2), WHITE],
+    ),
+    "16-bit rgb png": (
+        png(2, 1, 16, 2, b"\0" + struct.pack(">6H", 258, 0, 65535, 0, 32768, 255)),
+        [(1, 0, 255), (0, 128, 0)],
+    ),
+    "16-bit gray + alpha png": (
+        png(2, 1, 16, 4, b"\0" + struct.pack(">4H", 0, 0, 10240, 65535)),
+        [WHITE, (40, 40, 40)],
+    ),
+    "cmyk tiff": (
+        encode(row("CMYK", (0, 0, 0, 0), (0, 255, 255, 0), (0, 0, 0, 255), (255, 255, 0, 0)), "TIFF"),
+        [WHITE, RED, BLACK, BLUE],
+    ),
+    "ycbcr tiff": (encode(row("YCbCr", (255, 128, 128), (0, 128, 128)), "TIFF"), [WHITE, BLACK]),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_every_mode_gives_these_pixels(name):
+    data, expected = MODES[name]
+    assert pixels(data) == expected
+
+
+@pytest.mark.parametrize("mode, colour", [("RGB", RED), ("CMYK", (0, 255, 255, 0)), ("L", 76)])
+def test_jpeg_modes(mode, colour):
+    expected = (76, 76, 76) if mode == "L" else RED
+    found = np.array(pixels(encode(Image.new(mode, (16, 16), colour), "JPEG", quality=95)))
+    assert np.abs(found - expected).max() <= 3
+
+
+@pytest.mark.parametrize("mode", ["I", "F", "LAB"])
+def test_modes_without_a_defined_look_are_refused(mode):
+    data = encode(Image.new(mode, (4, 4)), "TIFF")
+    assert code(ImageRef("x.tif", data=data)) == "format"
+    with pytest.raises(ImageError, match=f"found pixel mode {mode}, expected gray, palette"):
+        open_image(ImageRef("x.tif", data=data))
+
+
+UPRIGHT = {
+    1: ["abc", "def"],
+    2: ["cba", "fed"],
+    3: ["fed", "cba"],
+    4: ["def", "abc"],
+    5: ["ad", "be", "cf"],
+    6: ["da", "eb", "fc"],
+    7: ["fc", "eb", "da"],
+    8: ["cf", "be", "ad"],
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_exif_orientation_is_applied(kind, orientation):
+    stored = Image.new("RGB", (3, 2))
+    stored.putdata([(ord(letter), 0, 0) for letter in "abcdef"])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    shown = np.asarray(open_image(ImageRef("x", data=encode(stored, kind, exif=exif, **options))))[:, :, 0]
+    assert ["".join(map(chr, line)) for line in shown] == UPRIGHT[orientation]
+
+
+def test_exif_orientation_of_a_16_bit_gray_image():
+    exif = chunk(b"eXIf", b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0")
+    data = png(2, 1, 16, 0, b"\0" + struct.pack(">2H", 256, 512), exif)
+    assert pixels(data) == [(2, 2, 2), (1, 1, 1)]
+
+
+def test_unknown_orientation_leaves_the_image_as_it_is():
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    assert pixels(encode(row("RGB", RED, BLUE), "PNG", exif=exif)) == [RED, BLUE]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_first_frame_of_an_animation(kind):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, BLUE)]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:], duration=100, **options)
+    assert Image.open(BytesIO(data)).n_frames == 2
+    assert set(pixels(data)) == {RED}
+
+
+FOREIGN = {
+    "eps": encode(Image.new("RGB", (4, 4)), "EPS"),
+    "pdf": encode(Image.new("RGB", (4, 4)), "PDF"),
+    "ico": encode(Image.new("RGB", (16, 16)), "ICO"),
+    "ppm": encode(Image.new("RGB", (4, 4)), "PPM"),
+    "psd": b"8BPS\0\x01" + bytes(200),
+    "fits": b"SIMPLE  =                    T".ljust(2880),
+    "text": b"this is not an image",
+    "html": b"<html><body>404 Not Found</body></html>",
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_other_formats_are_refused(kind):
+    assert code(ImageRef("photo.jpg", data=FOREIGN[kind])) == "format"
+    with pytest.raises(ImageError, match=r"expected one of JPEG, PNG, WEBP, GIF, BMP, TIFF"):
+        open_image(ImageRef("photo.jpg", data=FOREIGN[kind]))
+
+
+@pytest.mark.parametrize(
+    "width, height, expected",
+    [
+        (30000, 30000, "pixels"),  # beyond Pillow's own error limit
+        (10000, 10000, "pixels"),  # Pillow only warns
+        (8000, 7000, "pixels"),  # Pillow is silent
+        (100000, 1, "pixels"),
+        (1, 16385, "pixels"),
+        (402, 2, "aspect"),
+        (1, 201, "aspect"),
+    ],
+)
+def test_size_is_refused_from_the_header(width, height, expected):
+    data = png(width, height, 8, 2, b"\0")  # no pixel data behind it: only a check of the header can tell
+    assert code(ImageRef("bomb.png", data=data)) == expected
+
+
+def test_size_messages_say_found_and_expected():
+    with pytest.raises(
+        ImageError, match=r"found 8000 x 7000 pixels, expected at most 50000000 pixels and 16384 a side"
+    ):
+        open_image(ImageRef("b.png", data=png(8000, 7000, 8, 2, b"\0")))
+    with pytest.raises(ImageError, match=r"found 1 x 201, expected an aspect ratio up to 200"):
+        open_image(ImageRef("b.png", data=png(1, 201, 8, 2, b"\0")))
+
+
+def test_limits_are_inclusive():
+    data = encode(Image.new("RGB", (200, 1)), "PNG")
+    assert open_image(ImageRef("x", data=data), ImageLimits(len(data), 200, 200, 200)).size == (200, 1)
+    assert code(ImageRef("x", data=data), ImageLimits(max_bytes=len(data) - 1)) == "too_large"
+    assert code(ImageRef("x", data=data), ImageLimits(max_pixels=199)) == "pixels"
+    assert code(ImageRef("x", data=data), ImageLimits(max_side=199)) == "pixels"
+    assert code(ImageRef("x", data=data), ImageLimits(max_aspect=199)) == "aspect"
+
+
+def test_compressed_text_bomb_is_refused():
+    text = chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(100 * 2**20), 9))
+    assert code(ImageRef("x.png", data=png(1, 1, 8, 0, b"\0\0", text))) == "broken"
+
+
+def test_one_by_one_pixel_is_an_image():
+    assert pixels(encode(row("RGB", RED), "PNG")) == [RED]
+
+
+def noise(kind: str) -> bytes:
+    values = np.random.default_rng(5).integers(0, 256, (24, 31, 3), dtype=np.uint8)
+    return encode(Image.fromarray(values), kind)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_a_truncated_file_is_refused_or_unharmed(kind):
+    whole = noise(kind)
+    intact = pixels(whole)
+    refused = 0
+    for percent in range(100):
+        try:
+            assert pixels(whole[: len(whole) * percent // 100]) == intact
+        except ImageError as error:
+            assert error.code in ("broken", "format")
+            refused += 1
+    assert refused >= 98
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"])
+def test_flipped_bits_never_escape_as_another_error(kind):
+    random = np.random.default_rng(11)
+    whole = np.frombuffer(noise(kind), np.uint8)
+    outcomes = {"decoded": 0, "refused": 0}
+    slowest = 0.0
+    for _ in range(200):
+        mutant = whole.copy()
+        for _ in range(random.integers(1, 21)):
+            mutant[random.integers(mutant.size if random.random() < 0.5 else 64)] ^= 1 << random.integers(8)
+        begin = time.perf_counter()
+        try:
+            assert open_image(ImageRef("x", data=mutant.tobytes())).mode == "RGB"
+            outcomes["decoded"] += 1
+        except ImageError:
+            outcomes["refused"] += 1
+        slowest = max(slowest, time.perf_counter() - begin)
+    assert outcomes["refused"] > 0 and sum(outcomes.values()) == 200
+    assert slowest < 2
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data root with one good image, beside a secret image that must never be read."""
+    root = tmp_path / "data"
+    (root / "images").mkdir(parents=True)
+    good = encode(row("RGB", RED), "PNG")
+    (root / "images" / "hot dog.png").write_bytes(good)
+    (tmp_path / "secret.png").write_bytes(good)
+    (tmp_path / "data2").mkdir()
+    (tmp_path / "data2" / "secret.png").write_bytes(good)
+    return root
+
+
+def test_files_below_the_root_open(root):
+    inside = root / "images" / "hot dog.png"
+    (root / "link.png").symlink_to(inside)
+    (root.parent / "alias").symlink_to(root)
+    names = ("./images//hot dog.png", "images/../images/hot dog.png", "images/hot dog.png/", str(inside), "link.png")
+    for name in ("images/hot dog.png", *names):
+        assert open_image(ImageRef(name, root)).getpixel((0, 0)) == RED
+    assert open_image(ImageRef("link.png", root.parent / "alias")).getpixel((0, 0)) == RED
+    assert resolve(ImageRef("link.png", root)) == inside.resolve()
+
+
+_opened: list[str] | None = None
+
+
+def _watch(event: str, args: tuple) -> None:
+    if _opened is not None and event in ("open", "socket.connect", "socket.getaddrinfo"):
+        _opened.append(str(args[0]))
+
+
+sys.addaudithook(_watch)  # cannot be taken away again; idle while _opened is None
+
+
+@contextmanager
+def watched():
+    """What is opened or connected to while the block runs."""
+    global _opened
+    opened = _opened = []
+    try:
+        yield opened
+    finally:
+        _opened = None
+
+
+ESCAPES = {
+    "../secret.png": "outside_root",
+    "images/../../secret.png": "outside_root",
+    "../data2/secret.png": "outside_root",
+    "images/../../data2/secret.png": "outside_root",
+    "../../../../../../../../etc/passwd": "outside_root",
+    "/etc/passwd": "outside_root",
+    "/dev/zero": "outside_root",
+    "/proc/self/environ": "outside_root",
+    "//etc/passwd": "outside_root",
+    "link_out.png": "outside_root",
+    "folder_out/secret.png": "outside_root",
+    "chain.png": "outside_root",
+    "loop.png": "missing",
+    "dangling.png": "missing",
+    "file:///etc/passwd": "missing",
+    "http://169.254.169.254/latest/meta-data": "missing",
+    "https://example.com/a.png": "missing",
+    "images/hot dog.png\0.txt": "missing",
+    "a" * 5000: "missing",
+    "..\\secret.png": "missing",
+    "%2e%2e/secret.png": "missing",
+    "\uff0e\uff0e/secret.png": "missing",
+    "\udcff.png": "missing",
+    "~/secret.png": "missing",
+    "$HOME/secret.png": "missing",
+    "images/HOT DOG.PNG": "missing",
+    "images/hot dog.png/x": "missing",
+    "": "not_a_file",
+    ".": "not_a_file",
+    "images": "not_a_file",
+    "pipe.png": "not_a_file",
+}
+
+
+@pytest.mark.parametrize("name", ESCAPES, ids=lambda name: ascii(name[:30]))
+def test_no_path_leads_out_of_the_root(root, name):
+    (root / "link_out.png").symlink_to(root.parent / "secret.png")
+    (root / "folder_out").symlink_to(root.parent)
+    (root / "chain.png").symlink_to("link_out.png")
+    (root / "loop.png").symlink_to("loop.png")
+    (root / "dangling.png").symlink_to("nowhere.png")
+    os.mkfifo(root / "pipe.png")
+    with watched() as opened, pytest.raises(ImageError) as caught:
+        open_image(ImageRef(name, root))
+    assert caught.value.code == ESCAPES[name]
+    assert opened == []
+
+
+def test_the_watch_sees_an_image_being_read(root):
+    with watched() as opened:
+        open_image(ImageRef("images/hot dog.png", root))
+    assert opened[0] == str(root / "images" / "hot dog.png")
+
+
+def test_path_messages_name_path_and_root(root):
+    with pytest.raises(
+        ImageError, match=rf"'\.\./secret\.png': found a path that leads to .*, expected one below {root}"
+    ):
+        open_image(ImageRef("../secret.png", root))
+    with pytest.raises(ImageError, match=rf"expected a file at {root}/images/no\.png, found: No such file"):
+        open_image(ImageRef("images/no.png", root))
+    with pytest.raises(ImageError, match=r"expected a regular file at .*, found a folder"):
+        open_image(ImageRef("images", root))
+
+
+def test_files_are_checked_by_size(root):
+    (root / "empty.png").touch()
+    assert code(ImageRef("empty.png", root)) == "broken"
+    with open(root / "huge.png", "wb") as file:
+        file.truncate(2**40)  # sparse
+    assert code(ImageRef("huge.png", root)) == "too_large"
+    with pytest.raises(ImageError, match=r"found 1099511627776 bytes, expected at most 33554432"):
+        open_image(ImageRef("huge.png", root))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_unreadable_file_is_missing(root):
+    (root / "images" / "hot dog.png").chmod(0)
+    assert code(ImageRef("images/hot dog.png", root)) == "missing"
+
+
+def test_neither_root_nor_bytes():
+    assert code(ImageRef("x.png")) == "missing"
+
+
+def test_errors_survive_pickling():
+    with pytest.raises(ImageError) as caught:
+        open_image(ImageRef("x.png", data=b"?"))
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.code, str(again)) == (caught.value.code, str(caught.value))
