@@ -14,6 +14,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no network unless the user says HF_HUB_OFFLINE=0
 
+from pydantic import ValidationError
+
 from data_prep.encode import EncodeSettings
 from data_prep.job import PrepareSettings, prepare
 from data_prep.samples import DataError
@@ -27,6 +29,11 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ValidationError as error:
+        for wrong in error.errors():
+            option = str(wrong["loc"][-1]).replace("_", "-")
+            print(f"error: --{option} {wrong['input']}: {wrong['msg']}", file=sys.stderr)
         return 2
 
 

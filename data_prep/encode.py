@@ -70,7 +70,7 @@ class EncodedSample:
     negatives: tuple[TokenSequence, ...]
 
 
-class TooLong(DataError):
+class TooLongError(DataError):
     """A sequence exceeds `max_tokens`; cutting it could cut an image or the chorus, so the row is set aside."""
 
 
@@ -82,7 +82,7 @@ class Encoder:
         settings: pixel and length limits.
 
     Raises:
-        DataError: the checkpoint has no chorus tokens.
+        DataError: no such checkpoint, one without chorus tokens, or contradictory pixel limits.
     """
 
     def __init__(self, checkpoint: str | Path, settings: EncodeSettings = EncodeSettings()):
@@ -93,7 +93,10 @@ class Encoder:
         self.images = AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False)
         self.chorus_ids = chorus_ids(config, checkpoint)
         self.image_id = config.image_token_id
-        self._plain: dict[str, list[int]] = {}
+        self._frame: dict[str, list[int]] = {}  # the template's own texts, tokenized once
+        low, high = self._pixel_limits()
+        if low > high:
+            raise DataError(f"min_pixels = {low}, max_pixels = {high}: expected min_pixels at most max_pixels; {checkpoint} sets the other")
 
     @property
     def factor(self) -> int:
@@ -102,11 +105,9 @@ class Encoder:
 
     def fingerprint(self) -> dict:
         """What a shard's content depends on: digests of tokenizer and template, sizing rules, chorus ids. JSON-ready."""
-        from data_prep import template  # the module itself: its wording is part of the content
-
         return {
             "tokenizer": _digest(self.tokenizer.backend_tokenizer.to_str()),
-            "template": _digest(Path(template.__file__).read_text(encoding="utf-8")),
+            "template": _digest(repr(_TEMPLATE_PROBE)),
             "chorus_ids": list(self.chorus_ids),
             "image_id": self.image_id,
             "image_rules": {
@@ -142,7 +143,7 @@ class Encoder:
             ids += new
             roles += [segment.role] * len(new)
         if len(ids) > self.settings.max_tokens:
-            raise TooLong(
+            raise TooLongError(
                 f"too_long: {len(ids)} tokens, expected at most {self.settings.max_tokens}; raise max_tokens or lower max_pixels"
             )
         return TokenSequence(np.asarray(ids, np.int32), np.asarray(roles, np.uint8), images)
@@ -174,7 +175,9 @@ class Encoder:
             return [self.image_id] * (image.height // self.factor * (image.width // self.factor))
         if segment.user:
             return self.plain_text_ids(content)
-        return self._plain.setdefault(content, self.plain_text_ids(content))
+        if content not in self._frame:
+            self._frame[content] = self.plain_text_ids(content)
+        return self._frame[content]
 
     def plain_text_ids(self, text: str) -> list[int]:
         """Token ids of `text` as plain text: what looks like a special token is spelt out in ordinary pieces."""
@@ -209,6 +212,13 @@ def chorus_ids(config: PreTrainedConfig, checkpoint: str) -> tuple[int, ...]:
             f"them. Add them once:\n    python -m pipeline.model chorus {checkpoint} OUT --k 16\nand use OUT from then on."
         )
     return tuple(ids)
+
+
+_TEMPLATE_PROBE = [
+    render(Side("text", (ImageRef("image"),)), (Turn("first", "answer"), Turn("second", "answer")), "open"),
+    render(Side(images=(ImageRef("image"),)), open_question="open"),
+]
+"""What the template makes of every kind of part; its digest changes when the wording does, not when a comment does."""
 
 
 def count_answer_tokens(sequence: TokenSequence) -> int:

@@ -11,21 +11,37 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
+
+if "RAY_ADDRESS" not in os.environ:
+    # Ray's own switch for "this machine only", read at import: without it every one of its sockets listens on all interfaces.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from pydantic import BaseModel, ConfigDict, Field
+from ray.exceptions import RayTaskError
 from tqdm import tqdm
 
 from data_prep import sources
 from data_prep.encode import Encoder, EncodeSettings, fingerprint_digest, to_row
 from data_prep.samples import DataError, Rejected
-from data_prep.shards import MANIFEST, Manifest, ShardRecord, finished_shard, load_manifest, write_json, write_manifest, write_shard
+from data_prep.shards import (
+    Manifest,
+    ShardRecord,
+    finished_shard,
+    remove_leftovers,
+    write_json,
+    write_manifest,
+    write_shard,
+)
 
 SETTINGS = "settings.json"
+REJECTED = "rejected.json"
 
 
 class PrepareSettings(BaseModel):
@@ -69,19 +85,20 @@ def prepare(settings: PrepareSettings, say: Callable[[str], None] = print) -> Ma
     Raises:
         DataError: unusable input, another job on the same folder, shards of other settings, too many rejected rows.
     """
+    settings = _absolute(settings)
     parts = [part for root in settings.roots for part in sources.discover(root, settings.image_root, settings.split)]
+    _check_distinct(parts)
     fingerprint = _fingerprint(settings, parts)
     slices = plan(parts, settings.rows_per_shard)
     settings.out.mkdir(parents=True, exist_ok=True)
     with _lock(settings.out):
         _claim(settings.out, fingerprint)
-        done = {s.name: record for s in slices if (record := finished_shard(settings.out, s.name))}
-        if done:
-            say(f"{len(done)} of {len(slices)} shards are there already and intact: skipped")
-        if len(done) == len(slices) and (settings.out / MANIFEST).is_file():
-            return load_manifest(settings.out)
-        budget = settings.max_reject_share * sum(part.rows for part in parts)
-        records = done | _run([s for s in slices if s.name not in done], settings, done, budget)
+        remove_leftovers(settings.out)
+        (settings.out / REJECTED).unlink(missing_ok=True)
+        records = {s.name: record for s in slices if (record := finished_shard(settings.out, s.name))}
+        if records:
+            say(f"{len(records)} of {len(slices)} shards are there already and intact: skipped")
+        _run(slices, settings, records)
         return write_manifest(settings.out, fingerprint, [records[s.name] for s in slices])
 
 
@@ -119,37 +136,54 @@ def _encoder(checkpoint: str, encode: EncodeSettings) -> Encoder:
     return Encoder(checkpoint, encode)  # once per worker process
 
 
-def _run(slices: list[Slice], settings: PrepareSettings, done: dict[str, ShardRecord], budget: float) -> dict[str, ShardRecord]:
-    """Make `slices` on Ray with a bounded number in flight; stop when the rejected rows exceed `budget`."""
-    _connect(settings.workers)
-    workers = settings.workers or int(ray.cluster_resources().get("CPU", 1))
-    task = ray.remote(num_cpus=1, max_retries=5)(make_shard)
-    waiting = list(reversed(slices))
-    running: dict[ray.ObjectRef, Slice] = {}
-    records: dict[str, ShardRecord] = {}
-    rejected = [row for record in done.values() for row in record.rejected]
+def _run(slices: list[Slice], settings: PrepareSettings, records: dict[str, ShardRecord]) -> None:
+    """Make the slices that `records` lacks, a bounded number at a time, and enter them there; stop when too many rows are rejected."""
+    budget = settings.max_reject_share * sum(s.stop - s.start for s in slices)
+    rejected = [row for record in records.values() for row in record.rejected]
+    _check_rejects(rejected, budget, settings)
+    waiting = [s for s in slices if s.name not in records]
+    if not waiting:
+        return
+    rows = sum(s.stop - s.start for s in waiting)
     start = time.perf_counter()
-    with tqdm(total=sum(s.stop - s.start for s in slices), unit="row", desc="prepare", disable=not sys.stderr.isatty()) as bar:
-        while waiting or running:
-            while waiting and len(running) < 2 * workers:
-                piece = waiting.pop()
-                running[task.remote(piece, settings.checkpoint, settings.encode, settings.out.absolute())] = piece
-            finished, _ = ray.wait(list(running), num_returns=1)
-            piece = running.pop(finished[0])
-            record = records[piece.name] = ray.get(finished[0])
-            rejected += record.rejected
-            bar.update(piece.stop - piece.start)
-            if len(rejected) > budget:
-                _refuse(rejected, settings)
+    with _cluster(settings.workers), tqdm(total=rows, unit="row", desc="prepare", disable=not sys.stderr.isatty()) as bar:
+        workers = settings.workers or int(ray.cluster_resources().get("CPU", 1))
+        with closing(_finished(waiting, settings, workers)) as finished:
+            for piece, record in finished:
+                records[piece.name] = record
+                rejected += record.rejected
+                _check_rejects(rejected, budget, settings)
+                bar.update(piece.stop - piece.start)
     seconds = time.perf_counter() - start
-    rows = sum(s.stop - s.start for s in slices)
     print(f"prepare: {rows} rows in {seconds:.1f} s, {rows / seconds:.0f} rows/s on {workers} workers", file=sys.stderr)
-    return records
 
 
-def _refuse(rejected: list[Rejected], settings: PrepareSettings) -> None:
-    ray.shutdown()
-    path = settings.out / "rejected.json"
+def _finished(slices: list[Slice], settings: PrepareSettings, workers: int) -> Iterator[tuple[Slice, ShardRecord]]:
+    """Slices with their records as they are done; at most `workers` at a time. Leaving early stops those under way."""
+    task = ray.remote(num_cpus=1, max_retries=5)(make_shard)
+    waiting = iter(slices)
+    running: dict[ray.ObjectRef, Slice] = {}
+    try:
+        while True:
+            for piece in islice(waiting, workers - len(running)):
+                running[task.remote(piece, settings.checkpoint, settings.encode, settings.out)] = piece
+            if not running:
+                return
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            yield running.pop(done), ray.get(done)
+    except RayTaskError as error:
+        if isinstance(error.cause, DataError):
+            raise error.cause from None  # a message for people, not a worker's stack
+        raise
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+def _check_rejects(rejected: list[Rejected], budget: float, settings: PrepareSettings) -> None:
+    if len(rejected) <= budget:
+        return
+    path = settings.out / REJECTED
     write_json(path, {row.id: row.reason for row in rejected})
     shown = "\n".join(f"    {row.id}: {row.reason}" for row in rejected[:5])
     raise DataError(
@@ -158,29 +192,76 @@ def _refuse(rejected: list[Rejected], settings: PrepareSettings) -> None:
     )
 
 
-def _connect(workers: int | None) -> None:
-    """Join the cluster named by RAY_ADDRESS (as `ray job submit` sets it), else start Ray on this machine, loopback only."""
+@contextmanager
+def _cluster(workers: int | None) -> Iterator[None]:
+    """Join the cluster named by RAY_ADDRESS (as `ray job submit` sets it), else start Ray on this machine, loopback only.
+
+    Ray that runs in this process already is used as it is, and left running.
+    """
     if ray.is_initialized():
+        yield
         return
-    root = str(Path(__file__).parents[1])
-    quiet = {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"), "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+    environment = {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"), "TOKENIZERS_PARALLELISM": "false"}
     if "RAY_ADDRESS" in os.environ:
-        ray.init(runtime_env={"env_vars": quiet}, log_to_driver=False)
-        return
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    ray.init(
-        num_cpus=workers,
-        include_dashboard=False,
-        log_to_driver=False,
-        _node_ip_address="127.0.0.1",
-        runtime_env={"env_vars": quiet | {"PYTHONPATH": path}},
+        # a variable that the submitted job sets as well is passed on with its value: no conflict
+        os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
+        ray.init(log_to_driver=False, runtime_env={"env_vars": environment})
+    else:
+        root = str(Path(__file__).parents[1])
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment})
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _absolute(settings: PrepareSettings) -> PrepareSettings:
+    """The settings with paths that mean the same in every worker; a checkpoint that is no folder is a hub id.
+
+    Raises:
+        DataError: a relative `out` in a submitted job, whose working folder is a copy that Ray deletes.
+    """
+    if "RAY_ADDRESS" in os.environ and not settings.out.is_absolute():
+        raise DataError(
+            f"--out {settings.out}: found a relative path on a Ray cluster, where it names a temporary copy of the working folder; "
+            "expected an absolute path on storage that every node sees"
+        )
+    return settings.model_copy(
+        update={
+            "roots": tuple(root.absolute() for root in settings.roots),
+            "image_root": settings.image_root and settings.image_root.absolute(),
+            "out": settings.out.absolute(),
+            "checkpoint": str(Path(settings.checkpoint).absolute()) if Path(settings.checkpoint).is_dir() else settings.checkpoint,
+        }
     )
+
+
+def _check_distinct(parts: list[sources.Part]) -> None:
+    """Refuse two sets of one name: their rows would share ids, and batches would mix them as one source."""
+    files: dict[Path, sources.Part] = {}
+    folders: dict[str, Path] = {}
+    for part in parts:
+        path = part.path.resolve()
+        if path in files:
+            raise DataError(f"{part.path}: found it twice among the folders given; expected every set once. Name each folder once")
+        files[path] = part
+        folder = folders.setdefault(part.source, path.parent)
+        if folder != path.parent:
+            raise DataError(
+                f"{part.source}: found sets of this name in {folder} and in {path.parent}; expected one, since their rows would "
+                "share ids. Rename one of the two, or prepare one of them only"
+            )
 
 
 def _fingerprint(settings: PrepareSettings, parts: list[sources.Part]) -> dict:
     """The encoder's fingerprint and what was read; `settings.json` and the manifest hold it, the trainer compares it."""
     encoder = Encoder(settings.checkpoint, settings.encode).fingerprint()
-    data = {part.source: {"rows": part.rows, "split": settings.split} for part in parts}
+    data: dict[str, dict] = {}
+    for part in parts:
+        own = data.setdefault(part.source, {"rows": 0, "bytes": 0, "split": part.split})
+        own["rows"] += part.rows
+        own["bytes"] += part.path.stat().st_size
     return {"encoder": encoder, "encoder_digest": fingerprint_digest(encoder), "data": data, "rows_per_shard": settings.rows_per_shard}
 
 

@@ -82,7 +82,10 @@ def finished_shard(folder: Path, name: str) -> ShardRecord | None:
     path = folder / name
     if not (path.is_file() and record_path(path).is_file()):
         return None
-    record = ShardRecord.model_validate_json(record_path(path).read_text())
+    try:
+        record = ShardRecord.model_validate_json(record_path(path).read_bytes())
+    except ValueError:
+        return None
     return record if path.stat().st_size == record.bytes and file_digest(path) == record.sha256 else None
 
 
@@ -103,10 +106,11 @@ def load_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise DataError(
             f"{folder}: found no {MANIFEST}; expected a folder of finished shards. "
-            f"Make it (or finish an interrupted job) with:\n    bash launchers/prepare.sh DATA_FOLDER --checkpoint CHECKPOINT --out {folder}"
+            "Make it (or finish an interrupted job) with:\n"
+            f"    bash launchers/prepare.sh DATA_FOLDER --checkpoint CHECKPOINT --out {folder}"
         )
     try:
-        manifest = Manifest.model_validate_json(path.read_text())
+        manifest = Manifest.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise DataError(f"{path}: found an unreadable manifest ({error}); remove the folder and prepare it again") from error
     if manifest.schema_version != SCHEMA_VERSION:
@@ -149,6 +153,12 @@ def write_json(path: Path, value: dict) -> None:
     """Write JSON atomically."""
     with atomic_file(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of writers that were killed; for the one job that holds the folder."""
+    for path in folder.glob(".*.tmp-*"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

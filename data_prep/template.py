@@ -94,7 +94,8 @@ def _context(side: Side) -> Iterator[Segment]:
 
 def _question(question: str, first: bool) -> list[Segment]:
     opening = [] if first else [Segment("\n", Role.PROMPT), Segment(IM_START, Role.PROMPT), Segment("user\n", Role.PROMPT)]
-    return opening + [
+    return [
+        *opening,
         Segment(question, Role.PROMPT, user=True),
         Segment(IM_END, Role.PROMPT),
         Segment("\n", Role.PROMPT),

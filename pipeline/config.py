@@ -1,11 +1,12 @@
 """What a run is: one typed, frozen, validated object; it imports no torch, so a wrong value costs a second, not a job.
 
 Every field is documented where it stands; unknown keys are refused; rules that span fields are checked at construction and say which
-field to change. The DeepSpeed JSON holds sharding and precision only: what this file owns (batch, learning rate, clipping) is refused there.
+field to change. The DeepSpeed JSON holds sharding and precision only: what this file owns (batch, learning rate, clipping) is
+refused there.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -13,9 +14,9 @@ from pipeline.track import TrackSettings
 
 
 class Settings(BaseModel):
-    """Base of all groups: immutable, unknown keys refused."""
+    """Base of all groups: immutable; unknown keys, NaN and infinity refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSettings(Settings):
@@ -32,8 +33,8 @@ class DataSettings(Settings):
 
     shards: Path = Path("work/shards")
     """Folder of prepared shards."""
-    weights: dict[str, float] = Field(default_factory=dict)
-    """Weight by source name, e.g. mmeb_train/MSCOCO; sources not named take rows ** mix_exponent."""
+    weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Weight by source name, e.g. mmeb_train/MSCOCO; 0 leaves it out; sources not named take rows ** mix_exponent."""
     mix_exponent: float = Field(default=1.0, ge=0)
     """1: sources in proportion to their rows; 0: all sources alike (as VLM2Vec)."""
     verify: bool = True

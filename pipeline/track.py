@@ -3,14 +3,10 @@
 Used on rank 0 only. Invariants: a metric is in `<run_dir>/metrics.jsonl` before anything else happens to it; MLflow is
 reached from one background thread alone, so that a slow or dead server costs the caller a bounded wait at the start and
 at the end, never a step and never an exception; a (metric, step) pair enters a run once, also across a resume, and what
-the server missed is sent later from the journal; secrets are redacted before they leave this file.
-
-One line of metrics.jsonl: {"step": 3, "time_ms": 1760000000000, "metrics": {"loss": 1.5, "grad_norm": null}}; null
-stands for NaN or infinity.
+the server missed is sent later from the journal (`pipeline.journal`); secrets are redacted before they leave this file
+(`pipeline.redact`).
 """
 
-import hashlib
-import json
 import logging
 import math
 import os
@@ -21,16 +17,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
+from pipeline.journal import Journal, Value
+from pipeline.redact import brief, cell, clean_key, clean_tags, cut, flatten, redact, scrub
+
 log = logging.getLogger(__name__)
 
-REDACTED = "***"
 _FLUSH_S, _RETRY_S = 2.0, 15.0
 _START_LOCAL_S, _START_SERVER_S, _FINISH_S = 60.0, 12.0, 10.0
-_MAX_METRICS, _MAX_PARAMS, _MAX_VALUE, _MAX_KEY = 1000, 100, 6000, 250
+_MAX_METRICS, _MAX_PARAMS = 1000, 100
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "PERMISSION_DENIED"}
 
 
@@ -61,7 +59,7 @@ class TrackSettings(BaseModel):
 class Tracker:
     """One run's record. As a context manager it ends the run as FINISHED, FAILED (an exception) or KILLED (Ctrl-C)."""
 
-    def __init__(self, run_dir: Path, journal: "_Journal", door: "_Door | None") -> None:
+    def __init__(self, run_dir: Path, journal: Journal, door: "_Door | None") -> None:
         self._run_dir, self._journal, self._door = run_dir, journal, door
 
     @classmethod
@@ -84,10 +82,10 @@ class Tracker:
                 earlier lines that MLflow lacks are sent now. Steps that MLflow already has are not logged again.
         """
         run_dir.mkdir(parents=True, exist_ok=True)
-        journal = _Journal(run_dir, resume_step)
+        journal = Journal(run_dir, resume_step)
         door = None
         if settings.enabled:
-            door = _Door(settings, scrub(run_name), _clean_tags(tags), resume_run_id, journal.kept)
+            door = _Door(settings, scrub(run_name), clean_tags(tags), resume_run_id, journal.kept)
             door.start()
             door.tried.wait(_START_SERVER_S if settings.uri.lower().startswith("http") else _START_LOCAL_S)
         tracker = cls(run_dir, journal, door)
@@ -110,17 +108,17 @@ class Tracker:
         time_ms = int(time.time() * 1000)
         self._journal.append(step, time_ms, row)
         if self._door:
-            self._door.put_metrics(_Value(key, value, step, time_ms) for key, value in row.items())
+            self._door.put_metrics(Value(key, value, step, time_ms) for key, value in row.items())
 
     def params(self, params: Mapping[str, Any]) -> None:
         """Record settings under dotted names, redacted, cut to 6000 characters; a name already recorded stays as is."""
-        clean = {clean_key(key): _cut(redact(key, value)) for key, value in flatten(params)}
+        clean = {clean_key(key): cut(redact(key, value)) for key, value in flatten(params)}
         if clean:
             self._put(lambda client, run_id: _log_params(client, run_id, clean))
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; secrets in them are redacted."""
-        clean = _clean_tags(tags)
+        clean = clean_tags(tags)
         self._put(lambda client, run_id: [client.set_tag(run_id, key, value) for key, value in clean.items()])
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
@@ -140,7 +138,7 @@ class Tracker:
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Upload rows as an MLflow table; all rows are taken to have the first one's columns."""
         if rows:
-            data = {str(key): [_cell(key, row.get(key)) for row in rows] for key in rows[0]}
+            data = {str(key): [cell(key, row.get(key)) for row in rows] for key in rows[0]}
             file = f"tables/{clean_key(name).replace('/', '_')}.json"
             self._put(lambda client, run_id: client.log_table(run_id, data=data, artifact_file=file))
 
@@ -172,64 +170,16 @@ def scored_run_tags(run_id: str) -> dict[str, str]:
 def log_to_run(uri: str, run_id: str, metrics: Mapping[str, float], step: int = 0) -> bool:
     """Add headline scores to another run, finished or not; False (and a warning) where MLflow would not take them."""
     now = int(time.time() * 1000)
-    values = [_Value(clean_key(key), float(value), step, now) for key, value in metrics.items()]
+    values = [Value(clean_key(key), float(value), step, now) for key, value in metrics.items()]
     try:
         _log_values(_client(uri), run_id, values)
     except Exception as error:  # whatever it was, the scores are in scores.json
-        log.warning("MLflow did not take the scores of run %s: %s", run_id, _brief(error))
+        log.warning("MLflow did not take the scores of run %s: %s", run_id, brief(error))
         return False
     return True
 
 
-class _Value(NamedTuple):
-    key: str
-    value: float
-    step: int
-    time_ms: int
-
-
 _Job = Callable[[Any, str], Any]
-
-
-class _Journal:
-    """metrics.jsonl, cut back to the steps before `resume_step`; `kept` holds those as values."""
-
-    def __init__(self, run_dir: Path, resume_step: int) -> None:
-        self.path = run_dir / "metrics.jsonl"
-        self.kept: list[_Value] = []
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines() if self.path.exists() else []
-        good, dropped = [], []
-        for line in lines:
-            values = _parse(line)
-            keep = values is not None and all(value.step < resume_step for value in values)
-            (good if keep else dropped).append(line + "\n")
-            self.kept += values if keep else ()
-        if dropped:
-            with open(run_dir / "metrics.dropped.jsonl", "a", encoding="utf-8") as aside:
-                aside.writelines(dropped)
-            partial = run_dir / ".metrics.jsonl.partial"
-            partial.write_text("".join(good), encoding="utf-8")
-            os.replace(partial, self.path)
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 - open for the run's length
-
-    def append(self, step: int, time_ms: int, row: Mapping[str, float]) -> None:
-        finite = {key: value if math.isfinite(value) else None for key, value in row.items()}
-        self._file.write(json.dumps({"step": step, "time_ms": time_ms, "metrics": finite}) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def _parse(line: str) -> list[_Value] | None:
-    """The values of one journal line; None for a line that a crash left torn."""
-    try:
-        row = json.loads(line)
-        step, time_ms = int(row["step"]), int(row["time_ms"])
-        metrics = {key: math.nan if value is None else float(value) for key, value in row["metrics"].items()}
-        return [_Value(key, value, step, time_ms) for key, value in metrics.items()]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 class _Door(threading.Thread):
@@ -241,14 +191,14 @@ class _Door(threading.Thread):
         run_name: str,
         tags: dict[str, str],
         resume_run_id: str | None,
-        backlog: Sequence[_Value],
+        backlog: Sequence[Value],
     ) -> None:
         super().__init__(name="mlflow-door", daemon=True)
         self.run_id: str | None = None
         self.tried = threading.Event()
         self._settings, self._run_name, self._tags, self._resume_run_id = settings, run_name, tags, resume_run_id
         self._lock = threading.Condition()
-        self._values: deque[_Value] = deque(value for value in backlog if math.isfinite(value.value))
+        self._values: deque[Value] = deque(value for value in backlog if math.isfinite(value.value))
         self._jobs: deque[_Job] = deque()
         self._refused = 0
         self._status: str | None = None
@@ -261,7 +211,7 @@ class _Door(threading.Thread):
         with self._lock:
             return len(self._values) + len(self._jobs) + self._refused
 
-    def put_metrics(self, values: Iterator[_Value]) -> None:
+    def put_metrics(self, values: Iterator[Value]) -> None:
         with self._lock:
             self._values.extend(value for value in values if math.isfinite(value.value))
 
@@ -288,7 +238,7 @@ class _Door(threading.Thread):
                 self._down = False
             except Exception as error:  # the server's trouble must not become the training's
                 if not self._down:
-                    log.warning("MLflow is out of reach, going on without it: %s", _brief(error))
+                    log.warning("MLflow is out of reach, going on without it: %s", brief(error))
                 self._down = True
             self.tried.set()
             if closing:
@@ -344,7 +294,7 @@ class _Door(threading.Thread):
         except (MlflowException, FileNotFoundError, IsADirectoryError, TypeError, ValueError) as error:
             if isinstance(error, MlflowException) and error.error_code not in _REFUSALS:
                 raise
-            log.warning("MLflow refused part of the record: %s", _brief(error))
+            log.warning("MLflow refused part of the record: %s", brief(error))
             with self._lock:
                 self._refused += worth
 
@@ -405,11 +355,11 @@ def _start_monitor(run_id: str, uri: str, resumed: bool) -> Any:
         monitor.start()
         return monitor
     except Exception as error:  # psutil or a driver missing costs the system metrics, nothing else
-        log.warning("no system metrics: %s", _brief(error))
+        log.warning("no system metrics: %s", brief(error))
         return None
 
 
-def _log_values(client: Any, run_id: str, values: Sequence[_Value]) -> None:
+def _log_values(client: Any, run_id: str, values: Sequence[Value]) -> None:
     """Send finite values. Sending them again is harmless: MLflow keys them by name, step, time and value."""
     from mlflow.entities import Metric
 
@@ -428,93 +378,3 @@ def _log_params(client: Any, run_id: str, params: Mapping[str, str]) -> None:
     new = [Param(key, value) for key, value in params.items() if key not in present]
     for start in range(0, len(new), _MAX_PARAMS):
         client.log_batch(run_id, params=new[start : start + _MAX_PARAMS])
-
-
-def clean_key(key: str) -> str:
-    """A name as MLflow takes it: ASCII letters, digits and `_-. :/`, a plain relative path, at most 250 characters."""
-    key = re.sub(r"[^\w\-. :/]", "_", str(key), flags=re.ASCII)
-    key = "/".join(part for part in key.split("/") if part not in ("", ".", "..")) or "_"
-    if len(key) <= _MAX_KEY:
-        return key
-    return f"{key[: _MAX_KEY - 9]}-{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of every leaf; models, mappings and lists that hold mappings are entered."""
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, BaseModel):
-            value = value.model_dump()
-        elif isinstance(value, (list, tuple)) and any(isinstance(item, (Mapping, BaseModel)) for item in value):
-            value = dict(enumerate(value))
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{name}.")
-        else:
-            yield name, value
-
-
-_ALWAYS_SECRET = {"password", "passwd", "pwd", "passphrase", "secret", "credential", "authorization", "apikey"}
-_TEXT_SECRET = {"token", "key", "auth", "bearer", "cookie"}
-_NUMBERS = re.compile(r"[\[(]?[-+\d.,eE ]{0,60}[\])]?|None|True|False")
-_SECRETS_IN_TEXT = (
-    (re.compile(r"://(?:[^\s/]*@|[^\s/@]*:\S*@)"), f"://{REDACTED}@"),
-    (re.compile(r"(authorization[\"']?\s*[=:]\s*).+", re.IGNORECASE), rf"\1{REDACTED}"),
-    (
-        re.compile(
-            r"((?:--[\w-]*(?:password|secret|token|key)\s+|"
-            r"(?:password|passwd|passphrase|secret|token|credential|signature|(?:api|access|private)[_-]?key)"
-            r"[\"']?\s*[=:]\s*)[\"']?)[^\s&\"',;]+",
-            re.IGNORECASE,
-        ),
-        rf"\1{REDACTED}",
-    ),
-    (re.compile(r"\b(bearer\s+)\S+", re.IGNORECASE), rf"\1{REDACTED}"),
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*", re.DOTALL), REDACTED),
-    (
-        re.compile(
-            r"\b(?:hf_\w{10,}|sk-[\w-]{16,}|gh[pousr]_\w{16,}|github_pat_\w+|glpat-[\w-]+|A[KS]IA[0-9A-Z]{12,}|"
-            r"xox[abprs]-[\w-]+|eyJ[\w-]+\.[\w-]+\.[\w-]*)"
-        ),
-        REDACTED,
-    ),
-)
-
-
-def redact(name: str, value: Any) -> str:
-    """The value as text, or `***` where the name says that it is a secret; secrets inside the text go too.
-
-    Numbers under a name such as `max_tokens` are no secret; text under it is taken for one.
-    """
-    words = {word.lower().removesuffix("s") for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
-    if value and (words & _ALWAYS_SECRET or (words & _TEXT_SECRET and not _NUMBERS.fullmatch(str(value)))):
-        return REDACTED
-    if isinstance(value, (list, tuple, set)):
-        return scrub(json.dumps([item if isinstance(item, (int, float)) else str(item) for item in value]))
-    return scrub(str(value))
-
-
-def scrub(text: str) -> str:
-    """Text without URL credentials, `password=...`, bearer and well-known tokens, and secrets of the environment."""
-    for pattern, replacement in _SECRETS_IN_TEXT:
-        text = pattern.sub(replacement, text)
-    for name, value in os.environ.items():
-        if len(value) >= 8 and value in text and redact(name, "text") == REDACTED:
-            text = text.replace(value, REDACTED)
-    return text
-
-
-def _cut(text: str) -> str:
-    mark = "... (cut)"
-    return text if len(text) <= _MAX_VALUE else text[: _MAX_VALUE - len(mark)] + mark
-
-
-def _cell(name: str, value: Any) -> Any:
-    return value if isinstance(value, (bool, int, float)) else redact(str(name), value)
-
-
-def _clean_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {clean_key(key): _cut(redact(key, value)) for key, value in tags.items()}
-
-
-def _brief(error: BaseException) -> str:
-    return f"{type(error).__name__}: {scrub(str(error))[:300]}"

@@ -5,7 +5,7 @@ share an image, not even a crop.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from io import BytesIO
 from math import cos, pi, sin
 from random import Random
@@ -22,8 +22,10 @@ CROP = 28
 _RGB = dict(
     zip(
         COLORS,
-        [(222, 30, 38), (255, 146, 0), (245, 215, 10), (20, 150, 50), (30, 205, 215)]
-        + [(35, 65, 225), (128, 40, 170), (255, 130, 190), (125, 72, 30), (25, 25, 25)],
+        (
+            *((222, 30, 38), (255, 146, 0), (245, 215, 10), (20, 150, 50), (30, 205, 215)),
+            *((35, 65, 225), (128, 40, 170), (255, 130, 190), (125, 72, 30), (25, 25, 25)),
+        ),
         strict=True,
     )
 )
@@ -85,7 +87,7 @@ def _center(thing: Thing, offset: tuple[int, int], width: int) -> tuple[int, int
     return (2 * column + 1) * width // 6 + offset[0], (2 * row + 1) * HEIGHT // 6 + offset[1]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _mask(shape: str, size: int) -> Image.Image:
     """How much of each pixel the shape covers: a greyscale image of `size` by `size` pixels."""
     fine = Image.new("L", (size * _FINE, size * _FINE), 0)
@@ -100,8 +102,7 @@ def _write(fine: Image.Image, char: str) -> None:
     font = ImageFont.load_default(fine.height)
     stroke = fine.height // 30
     left, top, right, bottom = font.getbbox(char, stroke_width=stroke)
-    scale = fine.height / (bottom - top)
-    font = ImageFont.load_default(fine.height * scale)
+    font = ImageFont.load_default(fine.height**2 / max(right - left, bottom - top))
     left, top, right, bottom = font.getbbox(char, stroke_width=stroke)
     at = ((fine.width - right - left) / 2, (fine.height - bottom - top) / 2)
     ImageDraw.Draw(fine).text(at, char, fill=255, font=font, stroke_width=stroke, stroke_fill=255)

@@ -114,14 +114,13 @@ class StepLoader:
         lengths = [len(job.sequence) for job in jobs]
         rows = pack(lengths, max(batch.row_tokens, *lengths))  # one width for all rows: the longest sequence widens each
         chunks: list[list[list[Job]]] = []
-        room = 0
+        width = 0
         for row in rows:
-            width = max(batch.row_tokens, sum(len(jobs[i].sequence) for i in row))
-            if not chunks or width > room:
+            width = max(width, batch.row_tokens, sum(lengths[i] for i in row))  # a chunk is as wide as its widest row
+            if not chunks or (len(chunks[-1]) + 1) * width > batch.chunk_tokens:
                 chunks.append([])
-                room = batch.chunk_tokens
+                width = max(batch.row_tokens, sum(lengths[i] for i in row))
             chunks[-1].append([jobs[i] for i in row])
-            room -= width
         return chunks
 
 

@@ -100,9 +100,20 @@ class Mixture:
 
 
 def apportion(weights: Sequence[float], seats: int) -> list[int]:
-    """Whole seats in proportion to weights (largest remainder), at least one each; they add up to `seats`."""
-    total = sum(weights)
-    exact = [1 + (seats - len(weights)) * weight / total for weight in weights]
+    """Whole seats in proportion to weights (largest remainder); they add up to `seats`.
+
+    A weight too light for a seat of its own gets one all the same; the others share what is left.
+    """
+    sharing: list[int] = []
+    heavy = list(range(len(weights)))
+    while heavy != sharing:
+        sharing = heavy
+        left = seats - (len(weights) - len(sharing))
+        total = sum(weights[i] for i in sharing)
+        heavy = [i for i in sharing if weights[i] * left >= total]
+    exact = [1.0] * len(weights)
+    for i in sharing:
+        exact[i] = left * weights[i] / total
     out = [int(value) for value in exact]
     by_remainder = sorted(range(len(weights)), key=lambda i: (out[i] - exact[i], i))
     for i in by_remainder[: seats - sum(out)]:

@@ -50,11 +50,13 @@ class ShardReader:
         """Row ranges by source: those whose rows have a positive (pairs), and those without (conversations).
 
         Raises:
-            DataError: a source mixes rows with and without a positive.
+            DataError: a source mixes rows with and without a positive, or its shards do not lie side by side in the manifest.
         """
         pairs, conversations = [], []
         for name in dict.fromkeys(self._sources):
             own = [i for i, source in enumerate(self._sources) if source == name]
+            if own[-1] - own[0] >= len(own):
+                raise DataError(f"{self.folder}: found shards of other sources between those of {name}; expected them side by side")
             first, stop = self._starts[own[0]], self._starts[own[-1] + 1]
             rows = SourceRows(name, first, stop - first)
             missing = sum(self._tables[i]["positive"].null_count for i in own)

@@ -1,7 +1,7 @@
 """Score one exported checkpoint: `python -m pipeline.evaluate CHECKPOINT [--mmeb FOLDER] [--benchmarks PATH ...]`.
 
-Retrieval (MMEB) and comprehension (VLM benchmarks, native and compressed) of the same weights, one report; the result is linked in MLflow to
-the run that trained them.
+Retrieval (MMEB) and comprehension (VLM benchmarks, native and compressed) of the same weights, one report; the result is
+linked in MLflow to the run that trained them.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """VLM benchmarks in VLMEvalKit's format, answered natively and from the chorus, scored by its rules without a judge.
 
 Multiple choice: circular where the file has rotations, answer extraction steps 1-5. Yes/no: HallusionBench's mean of aAcc, fAcc and qAcc
-where the index names figures, plain accuracy otherwise. Open questions: string recall, which is not MMVet's judged score and is labelled so.
+where the index names figures, plain accuracy otherwise. Open questions: string recall, which is not MMVet's judged score and
+is labelled so.
 """
 
 import json

@@ -40,21 +40,21 @@ class ContrastiveOutput:
 def info_nce(inputs: ContrastiveInputs, temperature: float, symmetric: bool = False) -> ContrastiveOutput:
     """Sum of -log softmax(cos / temperature) at the positive, over the local rows.
 
-    A candidate that is a positive of the same query under another row (the same target, or the target of the same query) is not a
-    negative: it is left out of the denominator. With `symmetric`, targets are also scored against all queries and the two directions are
-    averaged.
+    A candidate that any row of the batch pairs with the same query is a positive, not a negative: it is left out of the denominator,
+    whether it stands there as a target or as a hard negative. With `symmetric`, targets are also scored against all queries and the two
+    directions are averaged.
     """
     local = inputs.local_B
     pairs = len(inputs.query_keys_G)
-    same_query_BG = inputs.query_keys_G[local, None] == inputs.query_keys_G[None]
-    same_target_BC = inputs.candidate_keys_C[local, None] == inputs.candidate_keys_C[None]
-    false_negative_BC = same_target_BC.clone()
-    false_negative_BC[:, :pairs] |= same_query_BG
+    # keys renumbered from zero, so that a (query, target) pair is one number
+    target_C = inputs.candidate_keys_C.unique(return_inverse=True)[1]
+    query_G = inputs.query_keys_G.unique(return_inverse=True)[1] * len(target_C)
+    positives_G = query_G + target_C[:pairs]
     logits_BC = inputs.queries_GD[local] @ inputs.candidates_CD.T / temperature
-    loss, correct = _cross_entropy(logits_BC, local, false_negative_BC)
+    loss, correct = _cross_entropy(logits_BC, local, torch.isin(query_G[local, None] + target_C, positives_G))
     if symmetric:
         logits_BG = inputs.candidates_CD[local] @ inputs.queries_GD.T / temperature
-        backward, _ = _cross_entropy(logits_BG, local, same_query_BG | same_target_BC[:, :pairs])
+        backward, _ = _cross_entropy(logits_BG, local, torch.isin(query_G + target_C[local, None], positives_G))
         loss = (loss + backward) / 2
     return ContrastiveOutput(loss, correct)
 

@@ -13,11 +13,15 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
-from data_prep.template import SYSTEM
+from data_prep.template import IMAGE_ONLY_INSTRUCTION, SYSTEM
 from pipeline.model.tokenizer import to_hugging_face, train_sentencepiece
 
 SPARE_ROWS = 128
 """Embedding rows beyond the tokenizer at least, as the real checkpoints have them: room for the chorus without a resize."""
+
+
+_FRAME = [SYSTEM, IMAGE_ONLY_INSTRUCTION, "system", "user", "assistant"] * 200
+"""Text that stands in every prompt: as frequent in the tokenizer's corpus as it is in training."""
 
 
 class BaseSize(BaseModel):
@@ -25,15 +29,15 @@ class BaseSize(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    hidden: int = 160
+    hidden: int = 128
     """Hidden size of the language model."""
     layers: int = 4
     """Decoder layers."""
-    heads: int = 5
+    heads: int = 4
     """Attention heads; hidden / heads must be a multiple of 8 for the M-RoPE sections."""
-    kv_heads: int = 1
+    kv_heads: int = 2
     """Key-value heads (grouped-query attention)."""
-    feed_forward: int = 448
+    feed_forward: int = 384
     """Inner size of the gated MLP."""
     vision_width: int = 128
     """Width of the vision tower."""
@@ -41,7 +45,7 @@ class BaseSize(BaseModel):
     """Blocks of the vision tower."""
     vision_heads: int = 4
     """Attention heads of the vision tower."""
-    vocabulary: int = 1024
+    vocabulary: int = 768
     """Pieces sentencepiece may learn, the 256 byte pieces included."""
 
 
@@ -51,7 +55,7 @@ def write_base(folder: Path, corpus: Iterable[str], size: BaseSize = BaseSize(),
     Returns:
         The number of parameters.
     """
-    tokenizer = to_hugging_face(train_sentencepiece([*corpus, SYSTEM, "system", "user", "assistant"], size.vocabulary))
+    tokenizer = to_hugging_face(train_sentencepiece([*corpus, *_FRAME], size.vocabulary))
     torch.manual_seed(seed)
     model = Qwen2VLForConditionalGeneration(_config(size, tokenizer))
     ids = tokenizer.convert_tokens_to_ids

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from data_prep.schema import Role
 
+
 def compression_mask(roles_RT: Tensor, documents_RT: Tensor, compressed_RT: Tensor) -> Tensor:
     """Who may look at whom.
 

@@ -1,16 +1,19 @@
 """A small tokenizer for a small checkpoint: sentencepiece learns the pieces, the Hugging Face file format carries them.
 
-The sentencepiece unigram model is rebuilt piece by piece, score by score, as a `tokenizers` Unigram model, so that the folder
-holds an ordinary `tokenizer.json`. Byte fallback makes every string encodable and decodable; no normalisation touches the text.
+The sentencepiece BPE model is rebuilt as a `tokenizers` BPE model, its merges in the order of its scores, so that the folder holds an
+ordinary `tokenizer.json`. Byte fallback makes every string encodable and decodable (but for "▁", which
+reads as a space); no normalisation touches the text.
 Qwen2-VL's special tokens stand above the learnt vocabulary, in the order of the real checkpoints.
 """
 
 import io
+import re
 from collections.abc import Iterable
 
 import sentencepiece
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import generate_merges
 
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -53,14 +56,25 @@ CHAT_TEMPLATE = """\
 
 
 def train_sentencepiece(sentences: Iterable[str], vocab_size: int) -> sentencepiece.SentencePieceProcessor:
-    """Learn a unigram vocabulary of at most `vocab_size` pieces (bytes included); raises on an empty corpus."""
+    """Learn a BPE vocabulary of at most `vocab_size` pieces (bytes included); fewer where the corpus does not hold that many."""
+    sentences = list(sentences)
+    try:
+        return _train(sentences, vocab_size)
+    except RuntimeError as error:
+        # "Vocabulary size too high (1024). Please set it to a value <= 431."
+        reachable = re.search(r"<= (\d+)", str(error))
+        if not reachable:
+            raise
+        return _train(sentences, int(reachable[1]))
+
+
+def _train(sentences: list[str], vocab_size: int) -> sentencepiece.SentencePieceProcessor:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences),
         model_writer=model,
         vocab_size=vocab_size,
-        hard_vocab_limit=False,  # a small corpus may not hold that many pieces
-        model_type="unigram",
+        model_type="bpe",
         byte_fallback=True,
         character_coverage=1.0,
         normalization_rule_name="identity",
@@ -77,8 +91,13 @@ def train_sentencepiece(sentences: Iterable[str], vocab_size: int) -> sentencepi
 
 def to_hugging_face(pieces: sentencepiece.SentencePieceProcessor) -> PreTrainedTokenizerFast:
     """The same segmentation as an ordinary fast tokenizer with Qwen2-VL's special tokens and chat template."""
-    vocabulary = [(pieces.id_to_piece(i), pieces.get_score(i)) for i in range(pieces.vocab_size())]
-    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=pieces.unk_id(), byte_fallback=True))
+    names = [pieces.id_to_piece(i) for i in range(pieces.vocab_size())]
+    vocabulary = {name: i for i, name in enumerate(names)}
+    # only learnt pieces are merged: not the unknown piece, the newline, or the byte pieces
+    learnt = {name: pieces.get_score(i) for i, name in enumerate(names) if not (pieces.is_byte(i) or pieces.is_unknown(i) or name == "\n")}
+    merges = generate_merges({name: vocabulary[name] for name in learnt}, learnt)
+    unknown = pieces.id_to_piece(pieces.unk_id())
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
     metaspace = {"replacement": "▁", "prepend_scheme": "never", "split": False}
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(**metaspace)
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace(**metaspace)])

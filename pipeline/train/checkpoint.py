@@ -1,8 +1,9 @@
 """Checkpoints that are whole or absent, and are verified before anything is read from them.
 
-Every rank writes into a temporary folder; all files are flushed and digested; rank 0 writes the manifest last and renames the folder
-to `step-<n>`. That rename is the commit: there is no `latest` pointer that could name a torn checkpoint. Loading first checks, on rank 0, every file's
-digest and that world size, ZeRO stage, data and config are those of the run; only then does any rank unpickle DeepSpeed's files.
+Every rank writes into a temporary folder; all files are flushed and digested; rank 0 writes the manifest last and renames the
+folder to `step-<n>`. That rename is the commit: there is no `latest` pointer that could name a torn checkpoint. Loading first
+checks, on rank 0, every file's digest and that world size, ZeRO stage, data and config are those of the run; only then does any
+rank unpickle DeepSpeed's files.
 
 Training state beyond weights and optimizer is the step alone: data order, z and learning rate are pure functions of (config, step).
 """
@@ -117,7 +118,8 @@ def _check(folder: Path, config: RunConfig, data_digest: str, zero_stage: int) -
     try:
         manifest = CheckpointManifest.model_validate_json((folder / MANIFEST).read_text())
     except ValueError as error:
-        raise DataError(f"{folder}: found an unreadable manifest ({error}); remove this checkpoint to resume from the one before") from error
+        problem = f"{folder}: found an unreadable manifest ({error})"
+        raise DataError(f"{problem}; remove this checkpoint to resume from the one before") from error
     for name, digest in manifest.files.items():
         path = folder / name
         if not path.is_file() or file_digest(path) != digest:

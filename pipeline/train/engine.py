@@ -17,7 +17,7 @@ from transformers.integrations import HfDeepSpeedConfig
 from data_prep.samples import DataError
 from pipeline import comm
 from pipeline.batches.batch import PackedBatch
-from pipeline.config import OptimSettings, RunConfig
+from pipeline.config import RunConfig
 from pipeline.model.crem import Crem, load_backbone
 
 OWNED = {

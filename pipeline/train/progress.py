@@ -26,8 +26,8 @@ SMOOTH = 0.9
 class Progress:
     """Counts, prints and tracks; a context manager that closes the tracked run as finished or failed."""
 
-    def __init__(self, config: RunConfig, tracker: Tracker | None, run_id: str | None):
-        self.config, self.tracker, self.run_id = config, tracker, run_id
+    def __init__(self, config: RunConfig, tracker: Tracker | None):
+        self.config, self.tracker = config, tracker
         self._last = time.perf_counter()
         self._seconds: float | None = None
 
@@ -44,15 +44,19 @@ class Progress:
             tags = {"crem.recipe": command.recipe, "crem.kind": "training", "crem.shards_digest": data.digest()}
             params = resolved | {"world_size": comm.world_size(), "shards_digest": data.digest(), "shards_rows": data.rows}
             tracker = Tracker.start(
-                config.track, f"train-{command.recipe}", config.out, params, tags, resume_run_id=run_id, resume_step=first
+                config.track, f"train-{command.recipe}", config.out, params, tags, resume_run_id=run_id, resume_step=first + 1
             )
-            run_id = tracker.run_id
             for name in ("config.json", "deepspeed.json"):
                 tracker.artifact(config.out / name)
             tracker.artifact(config.data.shards / "manifest.json", "data")
-        progress = cls(config, tracker, comm.broadcast_object(run_id))
+        progress = cls(config, tracker)
         progress.say(_headline(command, ds_config, data, model, first))
         return progress
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's id of the run, on rank 0; None until MLflow has been reached."""
+        return self.tracker.run_id if self.tracker else None
 
     def __enter__(self):
         self._last = time.perf_counter()

@@ -5,6 +5,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -12,13 +13,10 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from mlflow.exceptions import MlflowException
-from mlflow.utils.validation import _validate_metric_name
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from pipeline.track import Tracker, TrackSettings, clean_key, flatten, log_to_run, redact, scored_run_tags, scrub
+from pipeline.redact import flatten
+from pipeline.track import Tracker, TrackSettings, log_to_run, scored_run_tags
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +229,7 @@ def test_system_metrics(
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     with _start(store.model_copy(update={"system_metrics": True}), tmp_path) as tracker:
         _until(lambda: "system/cpu_utilization_percentage" in client.get_run(tracker.run_id).data.metrics)
+    assert "SystemMetricsMonitor" not in {thread.name for thread in threading.enumerate()}
     assert client.get_run(tracker.run_id).info.status == "FINISHED"
 
 
@@ -293,56 +292,6 @@ def test_planted_secrets_never_reach_the_store(
     assert len(files) > len(LEAKS)
     assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
     assert CANARY not in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("max_new_tokens", 128),
-        ("chorus_tokens", [8, 16]),
-        ("tokens_seen", "1000000"),
-        ("tokenizer", "Qwen/Qwen2-VL-2B"),
-        ("uri", "sqlite:///work/mlflow.db"),
-        ("uri", "http://127.0.0.1:5000"),
-        ("note", "16 tokens = 1.12 % of the cache; max_tokens=5"),
-        ("password", ""),
-        ("keyboard", "qwerty"),
-    ],
-)
-def test_settings_that_only_look_secret_are_kept(name: str, value: object) -> None:
-    assert redact(name, value) == str(value)
-
-
-@given(st.text(max_size=300))
-def test_clean_keys_are_taken_by_mlflow(key: str) -> None:
-    _validate_metric_name(clean_key(key))
-    assert clean_key(clean_key(key)) == clean_key(key)
-
-
-def test_long_keys_stay_apart() -> None:
-    assert len({clean_key("k" * 300), clean_key("k" * 301)}) == 2
-    with pytest.raises(MlflowException):
-        _validate_metric_name("k/../é")  # what `clean_key` is for
-
-
-@given(st.text(max_size=80))
-def test_scrub_is_stable(text: str) -> None:
-    assert scrub(scrub(text)) == scrub(text)
-
-
-class _Inner(BaseModel):
-    rank: int = 16
-
-
-def test_flatten() -> None:
-    nested = {"lora": _Inner(), "data": [{"name": "a"}, {"name": "b"}], "betas": (0.9, 0.95), "empty": {}}
-    assert dict(flatten(nested)) == {
-        "lora.rank": 16,
-        "data.0.name": "a",
-        "data.1.name": "b",
-        "betas": (0.9, 0.95),
-        "empty": {},
-    }
 
 
 def test_settings_are_strict() -> None:

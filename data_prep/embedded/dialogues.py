@@ -1,0 +1,69 @@
+"""Conversations about scenes: captions, and questions in the exact wording in which benchmarks put them.
+
+Invariant: an answer is what the evaluation can resolve without a judge: a short word, "Yes" or "No", or the text of one option
+(now and then its letter). All conversations are training data.
+"""
+
+from dataclasses import dataclass
+from random import Random
+
+from data_prep.benchmark_prompts import multiple_choice_prompt, open_prompt, yes_no_prompt
+from data_prep.embedded.draw import Picture, picture
+from data_prep.embedded.questions import Question, hint, options, questions, statement
+from data_prep.embedded.sampling import sample
+from data_prep.embedded.scenes import Part, Scene, caption
+
+REQUESTS = ("Describe the image.", "What is shown in the image?", "Write a caption for the image.")
+_KINDS = {"pair": 5, "single": 2, "group": 2, "glyph": 2, "field": 1}
+_FORMS = {"choice": 5, "yes or no": 3, "open": 3}
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """A picture, or None, and (question, answer) turns about it."""
+
+    picture: Picture | None
+    turns: tuple[tuple[str, str], ...]
+
+
+def dialogue(rng: Random) -> Dialogue:
+    """One to four turns about a new training scene; in one of 25 the scene is told in words instead of shown."""
+    scene = sample(rng.choices(list(_KINDS), list(_KINDS.values()))[0], Part.TRAIN, rng)
+    if rng.random() < 0.04:
+        return Dialogue(None, (_told(scene, rng),))
+    shown = picture(scene, Part.TRAIN, rng, wide=0.2)
+    return Dialogue(shown, tuple(ask(scene, rng, rng.choices(range(1, 5), [4, 3, 2, 1])[0], captioned=0.4)))
+
+
+def ask(scene: Scene, rng: Random, count: int, captioned: float = 0.0) -> list[tuple[str, str]]:
+    """`count` different turns about a training scene; the first asks for a caption with chance `captioned`."""
+    turns = {}
+    if rng.random() < captioned:
+        turns[rng.choice(REQUESTS)] = caption(scene)
+    while len(turns) < count:
+        form = rng.choices(list(_FORMS), list(_FORMS.values()))[0]
+        question, answer = _turn(scene, form, rng)
+        turns.setdefault(question, answer)
+    return list(turns.items())
+
+
+def _turn(scene: Scene, form: str, rng: Random) -> tuple[str, str]:
+    if form == "yes or no":
+        truth = rng.random() < 0.5
+        return yes_no_prompt(statement(scene, Part.TRAIN, truth, rng)), "Yes" if truth else "No"
+    asked = rng.choice(questions(scene))
+    choices = options(asked, rng) if form == "choice" else None
+    if choices is None:
+        return open_prompt(asked.text), asked.answer
+    return _choice(asked, choices, hint(scene) if asked.kind != "count" and rng.random() < 0.1 else "", rng)
+
+
+def _choice(asked: Question, choices: dict[str, str], hinted: str, rng: Random) -> tuple[str, str]:
+    letter = next(letter for letter, text in choices.items() if text == asked.answer)
+    answer = letter if rng.random() < 0.1 else asked.answer
+    return multiple_choice_prompt(asked.text, choices, hinted), answer
+
+
+def _told(scene: Scene, rng: Random) -> tuple[str, str]:
+    asked = rng.choice([asked for asked in questions(scene) if asked.kind in ("color", "size")])
+    return f"The image shows {caption(scene)}. {asked.text}", asked.answer

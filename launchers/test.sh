@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# All tests, in the pinned environment. Arguments go to pytest: bash launchers/test.sh -m slow
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+ruff check .
+lint-imports
+exec python -m pytest "$@"

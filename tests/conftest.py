@@ -1,0 +1,52 @@
+"""One small checkpoint for all tests: written once per session by the project's own commands, never changed by a test."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from data_prep.encode import Encoder
+from pipeline.model.base import BaseSize, write_base
+from pipeline.model.chorus import add_chorus
+
+settings.register_profile("project", deadline=None, derandomize=True, database=None)  # same cases every run, no folder left behind
+settings.load_profile("project")
+
+SMALL = BaseSize(hidden=64, layers=2, heads=2, kv_heads=1, feed_forward=96, vision_width=32, vision_layers=1, vision_heads=2, vocabulary=400)
+"""Head size 32 (a multiple of 16), vision head size 16; about a hundred thousand parameters."""
+
+CORPUS = (
+    "a red circle is above the blue square.",
+    "how many green triangles are in the picture?",
+    "there are three yellow stars and one grey ring.",
+    "what colour is the largest shape?",
+    "the ring is left of the circle, and two squares are below it.",
+    "represent the given image.\nfind the picture that fits:",
+)
+
+
+@pytest.fixture(scope="session")
+def base_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Qwen2-VL folder without chorus tokens."""
+    folder = tmp_path_factory.mktemp("base") / "base"
+    write_base(folder, CORPUS, SMALL)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`base_checkpoint` with four chorus tokens."""
+    folder = tmp_path_factory.mktemp("chorus") / "chorus"
+    add_chorus(base_checkpoint, folder, k=4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder(checkpoint: Path) -> Encoder:
+    """The encoder of `checkpoint`, with its default limits."""
+    return Encoder(checkpoint)

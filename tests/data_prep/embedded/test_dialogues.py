@@ -1,0 +1,56 @@
+from collections import Counter
+
+from data_prep.embedded.dialogues import REQUESTS, ask, dialogue
+from data_prep.embedded.sampling import stream
+from data_prep.embedded.scenes import Part, Scene, Thing, caption, part_of
+
+MADE = [dialogue(stream(0, "test", number)) for number in range(600)]
+TURNS = [turn for made in MADE for turn in made.turns]
+
+
+def test_one_to_four_turns_none_asked_twice():
+    assert {len(made.turns) for made in MADE} == {1, 2, 3, 4}
+    assert all(len(dict(made.turns)) == len(made.turns) for made in MADE)
+
+
+def test_only_training_scenes_are_shown():
+    assert {part_of(made.picture.scene) for made in MADE if made.picture} == {Part.TRAIN}
+
+
+def test_some_are_told_in_words_only():
+    without = [made.turns[0] for made in MADE if made.picture is None]
+
+    assert 10 <= len(without) <= 45
+    assert all(question.startswith("The image shows ") for question, _ in without)
+
+
+def test_a_request_for_a_caption_is_answered_with_it():
+    captioned = [made for made in MADE if made.picture and made.turns[0][0] in REQUESTS]
+
+    assert len(captioned) > 150
+    assert all(made.turns[0][1] == caption(made.picture.scene) for made in captioned)
+
+
+def test_choices_are_answered_by_an_options_text_and_now_and_then_by_its_letter():
+    found = Counter()
+    for question, answer in TURNS:
+        if "\nOptions:\n" in question:
+            options = dict(line.split(". ") for line in question.splitlines() if line[1:3] == ". ")
+            found["letter" if answer in options else "text" if answer in options.values() else "neither"] += 1
+
+    assert found["neither"] == 0
+    assert 0.05 < found["letter"] / found["text"] < 0.2
+
+
+def test_yes_and_no_are_balanced():
+    answers = Counter(answer for question, answer in TURNS if question.endswith(" Please answer yes or no."))
+
+    assert set(answers) == {"Yes", "No"}
+    assert 0.8 < answers["Yes"] / answers["No"] < 1.25
+
+
+def test_ask_gives_as_many_turns_as_asked_for():
+    scene = Scene((Thing("small", "orange", "circle", 0),))
+
+    assert len(ask(scene, stream(0), 4)) == 4
+    assert ask(scene, stream(0), 1, captioned=1.0)[0][1] == "a small orange circle at the top left"

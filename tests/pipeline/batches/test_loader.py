@@ -1,0 +1,173 @@
+"""One rank's step: the same rows, z and content on any number of ranks."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.encode import EncodedSample, PreparedImage, TokenSequence
+from data_prep.schema import Role
+from pipeline.batches.loader import StepLoader, content_key
+from pipeline.batches.reader import ShardReader
+from pipeline.config import BatchSettings, DataSettings, LossSettings, RunConfig
+
+
+@pytest.fixture(scope="module")
+def make(shards, collator):
+    """Makes a rank's loader; keyword arguments are of `BatchSettings`."""
+    reader = ShardReader(shards)
+
+    def make(rank: int = 0, world: int = 1, weights: dict | None = None, seed: int = 0, p: float = 0.5, **batch) -> StepLoader:
+        settings = BatchSettings(**(dict(pairs=8, conversations=4, sub_batch=4, row_tokens=64, chunk_tokens=256) | batch))
+        data = DataSettings(weights=weights or {})
+        config = RunConfig(batch=settings, data=data, seed=seed, loss=LossSettings(compression_probability=p))
+        return StepLoader(reader, collator, config, rank, world)
+
+    return make
+
+
+def shown(work) -> Counter:
+    """Every sequence a rank runs: its tokens, its z, and whether its embedding is asked for."""
+    out = Counter()
+    for chunk in work.chunks:
+        for document, slot in enumerate(chunk.embedding_slots.tolist()):
+            own = chunk.documents == document
+            out[tuple(chunk.ids[own].tolist()), bool(chunk.compressed[own][0]), slot >= 0] += 1
+    return out
+
+
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("step", [0, 5])
+def test_ranks_share_one_ranks_step(make, world: int, step: int) -> None:
+    """The union over ranks is one rank's step: each sequence with the same z."""
+    whole = make().step(step)
+    parts = [make(rank, world).step(step) for rank in range(world)]
+    assert sum((shown(part) for part in parts), Counter()) == shown(whole)
+    assert [part.pairs for part in parts] == [8 // world] * world
+    for name in ("slots", "answer_tokens", "rows"):
+        assert sum(getattr(part, name) for part in parts) == getattr(whole, name)
+    assert sorted(key for part in parts for key in part.keys.tolist()) == sorted(whole.keys.tolist())
+
+
+def test_z_depends_on_seed_step_and_sample_alone(make) -> None:
+    loader = make()
+    rows = [loader.reader.row(i) for i in range(29)]
+
+    def z(seed: int, step: int) -> list[bool]:
+        return [make(seed=seed)._compressed(step, row) for row in rows]
+
+    assert z(0, 0) == [make(1, 4, sub_batch=2)._compressed(0, row) for row in rows]
+    assert len({tuple(z(seed, step)) for seed in range(3) for step in range(3)}) == 9
+    drawn = [x for step in range(100) for x in z(0, step)]
+    assert 0.46 < np.mean(drawn) < 0.54
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_targets_and_negatives_are_never_compressed(make, p: float) -> None:
+    """z belongs to samples with answers: the queries of pairs and the conversations."""
+    work = make(p=p, weights={"plain": 0, "asked": 1}).step(0)
+    for chunk in work.chunks:
+        for document, slot in enumerate(chunk.embedding_slots.tolist()):
+            z = bool(chunk.compressed[chunk.documents == document][0])
+            assert z == (p == 1.0 and slot < work.pairs)
+
+
+def test_slots_are_queries_positives_negatives(make) -> None:
+    loader = make(rank=1, world=2, weights={"plain": 0, "asked": 1})
+    rows: list[EncodedSample] = [loader.reader.row(i) for i in loader.pair_rows(3)[1::2]]
+    expected = [row.query for row in rows] + [row.positive for row in rows] + [n for row in rows for n in row.negatives]
+    work = loader.step(3)
+    found = {}
+    for chunk in work.chunks:
+        for document, slot in enumerate(chunk.embedding_slots.tolist()):
+            found.setdefault(slot, []).append(chunk.ids[chunk.documents == document].tolist())
+    assert len(found.pop(-1)) == 2  # conversations
+    assert {slot: ids for slot, [ids] in found.items()} == {i: s.ids.tolist() for i, s in enumerate(expected)}
+    assert work.keys.tolist() == [content_key(sequence) for sequence in expected]
+    assert work.slots == len(expected) > 2 * work.pairs
+    assert work.answer_tokens == sum(len(chunk.answer_index) for chunk in work.chunks) > 0
+
+
+@given(st.integers(0, 50), st.sampled_from([1, 32, 64, 200]), st.sampled_from([1, 3, 8]))
+@settings(max_examples=30)
+def test_chunks_hold_everything_within_the_budget(make, step: int, row_tokens: int, budget: int) -> None:
+    loader = make(row_tokens=row_tokens, chunk_tokens=row_tokens * budget)
+    work = loader.step(step)
+    assert sum(len(chunk.embedding_slots) for chunk in work.chunks) == work.slots + 4
+    slots = torch.cat([chunk.embedding_slots for chunk in work.chunks])
+    assert sorted(slots[slots >= 0].tolist()) == list(range(work.slots))
+    for chunk in work.chunks:
+        assert chunk.ids.shape[0] == 1 or chunk.ids.numel() <= row_tokens * budget
+
+
+def test_steps_ahead_equal_steps_alone(make) -> None:
+    loader = make()
+    ahead = list(loader.steps(2, 5))
+    assert [shown(work) for work in ahead] == [shown(loader.step(number)) for number in (2, 3, 4)]
+    assert shown(ahead[0]) != shown(ahead[1])
+
+
+def test_a_broken_row_ends_the_steps(make, monkeypatch) -> None:
+    """An error in the preparing thread reaches the caller."""
+    loader = make()
+    monkeypatch.setattr(loader, "pair_rows", lambda number: [10**6])
+    with pytest.raises(IndexError):
+        next(loader.steps(0, 2))
+
+
+def test_sub_batches_have_one_source(make) -> None:
+    loader = make(sub_batch=4)
+    for step in range(10):
+        sources = [loader.reader.row(row).source for row in loader.pair_rows(step)]
+        assert len(set(sources[:4])) == len(set(sources[4:])) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(weights={"plane": 1.0}), r"data.weights names \['plane'\], which the shards do not have; they have: plain, asked, chats"),
+        (dict(world=3), "batch.pairs = 8 does not divide over 3 ranks"),
+        (dict(weights={"plain": 0.0, "asked": 0.0}), "found 0 sources with rows and a positive weight"),
+        (dict(weights={"chats": 0.0}), "found 0 sources with rows and a positive weight"),
+    ],
+)
+def test_impossible_requests_are_refused(make, arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(**arguments)
+
+
+def test_no_conversations(write_data, raw_samples, collator, tmp_path) -> None:
+    reader = ShardReader(write_data(tmp_path / "shards", {"asked": raw_samples["asked"]}))
+    batch = dict(pairs=4, sub_batch=4)
+    with pytest.raises(ValueError, match=r"batch.conversations = 2, but the shards hold no conversations; .* set it to 0"):
+        StepLoader(reader, collator, RunConfig(batch=BatchSettings(conversations=2, **batch)), 0, 1)
+    assert StepLoader(reader, collator, RunConfig(batch=BatchSettings(conversations=0, **batch)), 0, 1).step(0).rows == 4
+
+
+def test_no_pairs(write_data, raw_samples, collator, tmp_path) -> None:
+    reader = ShardReader(write_data(tmp_path / "shards", {"chats": raw_samples["chats"]}))
+    with pytest.raises(ValueError, match="found 0 sources"):
+        StepLoader(reader, collator, RunConfig(), 0, 1)
+
+
+def sequence(ids: list[int], roles: list[int], *images: bytes) -> TokenSequence:
+    pictures = tuple(PreparedImage(data, 56, 56) for data in images)
+    return TokenSequence(np.array(ids, np.int32), np.array(roles, np.uint8), pictures)
+
+
+def test_content_key_is_equal_for_equal_content_only() -> None:
+    V, U, Q, A = Role.CONTEXT, Role.CHORUS, Role.PROMPT, Role.ANSWER
+    base = content_key(sequence([7, 8, 90], [V, V, U], b"image"))
+    assert base == content_key(sequence([7, 8, 90, 4, 5], [V, V, U, Q, A], b"image")), "what follows the chorus is not content"
+    others = [
+        sequence([8, 7, 90], [V, V, U], b"image"),
+        sequence([7, 90], [V, U], b"image"),
+        sequence([7, 8, 90], [V, V, U], b"imagf"),
+        sequence([7, 8, 90], [V, V, U]),
+        sequence([7, 8, 90], [V, V, U], b"image", b"image"),
+    ]
+    assert len({base, *map(content_key, others)}) == 6
+    assert -(2**63) <= min(map(content_key, others)) < 0 < max(map(content_key, others)) < 2**63

@@ -1,0 +1,216 @@
+"""The configuration refuses whatever makes no sense, and says which field to change."""
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from pipeline.config import WATCHING, RunConfig
+from pipeline.recipes import RECIPES
+from pipeline.train.cli import parse
+
+NAN, INF = math.nan, math.inf
+
+
+def paths(kind: type[BaseModel] = RunConfig, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Every field, groups included."""
+    out = []
+    for name, field in kind.model_fields.items():
+        out.append((*before, name))
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            out += paths(field.annotation, (*before, name))
+    return out
+
+
+def nested(path: tuple[str, ...], value: object) -> dict:
+    """{"optim": {"clip": 1}} from ("optim", "clip"), 1."""
+    for name in reversed(path):
+        value = {name: value}
+    return value
+
+
+def misspelt(name: str) -> list[str]:
+    """One edit away: a letter lost, doubled, replaced or swapped, an underscore lost, a capital."""
+    edits = {name[:i] + name[i + 1 :] for i in range(len(name))}
+    edits |= {name[:i] + name[i] + name[i:] for i in range(len(name))}
+    edits |= {name[:i] + "x" + name[i + 1 :] for i in range(len(name))}
+    edits |= {name[:i] + name[i + 1] + name[i] + name[i + 2 :] for i in range(len(name) - 1)}
+    edits |= {name.capitalize(), name + "s"}
+    return sorted(edits - {name})
+
+
+def at(config: RunConfig, path: tuple[str, ...]) -> object:
+    value: object = config
+    for name in path:
+        value = getattr(value, name)
+    return value
+
+
+VALID = {
+    "out": "elsewhere",
+    "steps": 7,
+    "stop_after": 3,
+    "seed": 5,
+    "save_every": 11,
+    "keep": 4,
+    "log_every": 3,
+    "max_refused": 0,
+    "deepspeed": "ds_configs/zero3_bf16.json",
+    "timeout_minutes": 2.5,
+    "model.checkpoint": "some/folder",
+    "model.attention": "eager",
+    "data.shards": "some/shards",
+    "data.mix_exponent": 0.5,
+    "batch.pairs": 192,
+    "batch.conversations": 0,
+    "batch.sub_batch": 16,
+    "batch.row_tokens": 128,
+    "batch.chunk_tokens": 4096,
+    "loss.retrieval_weight": 0.0,
+    "loss.generation_weight": 2.0,
+    "loss.temperature": 0.1,
+    "loss.compression_probability": 1.0,
+    "optim.learning_rate": 0.5,
+    "optim.warmup_share": 0.0,
+    "optim.schedule": "linear",
+    "optim.final_share": 1.0,
+    "optim.weight_decay": 0.0,
+    "optim.beta1": 0.0,
+    "optim.beta2": 0.5,
+    "optim.clip": 3.0,
+}
+"""A value beside its default for every field with a plain value."""
+
+INVALID = [
+    *[(name, value) for name in ("steps", "stop_after", "save_every", "keep", "log_every") for value in (0, -1, 1.5, "many", NAN)],
+    *[(name, value) for name in ("batch.pairs", "batch.sub_batch", "batch.row_tokens", "batch.chunk_tokens") for value in (0, -64, 0.5)],
+    *[(name, value) for name in ("seed", "max_refused", "batch.conversations") for value in (-1, 0.5, None)],
+    *[(name, value) for name in ("loss.temperature", "optim.learning_rate", "optim.clip") for value in (0, -1, NAN, INF)],
+    *[("timeout_minutes", value) for value in (0, -1, NAN, INF)],
+    *[(name, value) for name in ("loss.retrieval_weight", "loss.generation_weight", "optim.weight_decay") for value in (-0.1, NAN, INF)],
+    *[(name, value) for name in ("loss.compression_probability", "optim.final_share") for value in (-0.1, 1.1, NAN, "half")],
+    *[(name, value) for name in ("optim.beta1", "optim.beta2", "optim.warmup_share") for value in (-0.1, 1.0, NAN)],
+    *[("data.mix_exponent", value) for value in (-1, NAN, INF, "all")],
+    *[("data.weights", value) for value in ({"a": -1}, {"a": NAN}, {"a": INF}, {"a": "much"}, {1: 1}, [1], "a")],
+    ("data.verify", "perhaps"),
+    ("loss.symmetric", 2),
+    ("model.attention", "flash"),
+    ("model.checkpoint", None),
+    ("optim.schedule", "step"),
+    ("out", 3),
+    ("model", "qwen"),
+    ("track", None),
+]
+
+
+def test_defaults_and_recipes_are_valid() -> None:
+    assert RunConfig().steps == 2000
+    for make in RECIPES.values():
+        config = make()
+        assert RunConfig.model_validate(config.model_dump()) == config
+        assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_the_papers_values() -> None:
+    """CREM: a_r = 1, a_g = 0.5, p = 0.5."""
+    for config in (RunConfig(), RECIPES["crem_2b"](), RECIPES["crem_7b"]()):
+        assert (config.loss.retrieval_weight, config.loss.generation_weight, config.loss.compression_probability) == (1.0, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("path", paths(), ids=".".join)
+def test_a_misspelt_key_is_refused(path: tuple[str, ...]) -> None:
+    *group, name = path
+    for wrong in misspelt(name):
+        with pytest.raises(ValidationError, match=wrong):
+            RunConfig.model_validate(nested((*group, wrong), 1))
+
+
+@pytest.mark.parametrize("path", [path for path in paths() if path not in {(p[0],) for p in paths() if len(p) > 1}], ids=".".join)
+def test_a_misspelt_option_is_refused(path: tuple[str, ...], capsys) -> None:
+    *group, name = path
+    for wrong in misspelt(name)[:: max(1, len(name) // 2)]:
+        option = "--" + ".".join((*group, wrong))
+        with pytest.raises(SystemExit) as stop:
+            parse([option, "1"])
+        assert stop.value.code == 2
+        assert option in "".join(capsys.readouterr())
+
+
+def test_every_plain_field_is_in_the_table() -> None:
+    special = {"data.weights", "data.verify", "loss.symmetric"}
+    names = {".".join(path) for path in paths() if path[0] != "track"}
+    assert names - special - {"model", "data", "batch", "loss", "optim"} == set(VALID)
+
+
+@pytest.mark.parametrize(("name", "value"), VALID.items(), ids=list(VALID))
+def test_a_valid_value_arrives(name: str, value: object) -> None:
+    """The control: both ways in take every field."""
+    path = tuple(name.split("."))
+    base = RECIPES["tiny"]()
+    config = parse(["tiny", f"--{name}", str(value)]).config
+    assert at(base, path) != at(config, path)
+    assert at(config, path) == (Path(value) if isinstance(at(base, path), Path) else value)
+    assert at(RunConfig.model_validate(nested(path, value)), path) == at(config, path)
+
+
+@pytest.mark.parametrize(("name", "value"), INVALID, ids=str)
+def test_an_impossible_value_is_refused(name: str, value: object) -> None:
+    path = tuple(name.split("."))
+    with pytest.raises(ValidationError) as error:
+        RunConfig.model_validate(nested(path, value))
+    assert all(problem["loc"][: len(path)] == path for problem in error.value.errors())
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (dict(pairs=100, sub_batch=64), r"batch.pairs = 100 is not a multiple of batch.sub_batch = 64.*change one of them"),
+        (dict(row_tokens=4096, chunk_tokens=4095), r"batch.chunk_tokens = 4095 is less than batch.row_tokens = 4096: raise it"),
+    ],
+)
+def test_rules_between_fields_name_them(batch: dict, message: str, capsys) -> None:
+    with pytest.raises(ValidationError, match=message):
+        RunConfig.model_validate({"batch": batch})
+    words = [word for name, value in batch.items() for word in (f"--batch.{name}", str(value))]
+    with pytest.raises(SystemExit) as stop:
+        parse(words)
+    assert stop.value.code == 2
+    shown = "".join(capsys.readouterr())
+    assert all(f"batch.{name}" in shown for name in batch)
+
+
+def test_is_frozen() -> None:
+    config = RunConfig()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.steps = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        config.optim.clip = 3.0
+
+
+def test_content_is_what_the_result_depends_on() -> None:
+    base = RECIPES["tiny"]().content()
+    assert set(base) == {"steps", "seed", "deepspeed", "model", "data", "batch", "loss", "optim"}
+    watching = {"out": "elsewhere", "stop_after": 3, "save_every": 7, "keep": 9, "log_every": 2, "max_refused": 1, "timeout_minutes": 9.0}
+    assert set(watching) | {"track"} == WATCHING
+    words = [word for name, value in watching.items() for word in (f"--{name}", str(value))]
+    assert parse(words).config.content() == base
+    assert parse(["--seed", "1"]).config.content() != base
+
+
+def test_last_step() -> None:
+    assert RunConfig(steps=10).last_step == 10
+    assert RunConfig(steps=10, stop_after=4).last_step == 4
+    assert RunConfig(steps=10, stop_after=40).last_step == 10
+
+
+def test_imports_nothing_heavy() -> None:
+    """A wrong value costs a second, not the import of torch."""
+    code = (
+        "import sys, pipeline.config, pipeline.recipes, pipeline.train.cli\n"
+        "print(*sorted({'torch', 'transformers', 'deepspeed', 'mlflow', 'ray', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

@@ -1,0 +1,107 @@
+"""The trainer as users start it: `deepspeed launchers/train.sh`, its resume, and what it refuses before any work starts.
+
+Real launches on two CPU ranks, ZeRO-3. The straight run and the interrupted one must agree bit for bit.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).resolve().parents[3]
+STEPS = 4
+
+
+def launch(command: list[str], shards: Path, checkpoint: Path, out: Path, *words: str, **variables: str) -> subprocess.CompletedProcess:
+    """Run a launcher with a small batch; its output as text."""
+    options = {
+        "--model.checkpoint": checkpoint,
+        "--data.shards": shards,
+        "--out": out,
+        "--steps": STEPS,
+        "--save-every": 2,
+        "--batch.pairs": 8,
+        "--batch.sub-batch": 4,
+        "--batch.conversations": 4,
+        "--track.uri": f"sqlite:///{out.parent}/mlflow.db",
+        "--track.artifacts": out.parent / "mlartifacts",
+        "--track.system-metrics": "False",
+    }
+    flat = [str(word) for pair in options.items() for word in pair]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    env = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "CREM_CPU_RANKS")}
+    env |= {"PATH": path, **variables}
+    return subprocess.run([*command, *flat, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
+
+
+DEEPSPEED = ["deepspeed", "--num_gpus", "2", "--master_port", "29611", "launchers/train.sh", "tiny"]
+
+
+@pytest.fixture(scope="module")
+def straight(shards, checkpoint, tmp_path_factory):
+    """As typed in the README, without naming ranks: the launcher starts one, which makes way for two."""
+    out = tmp_path_factory.mktemp("straight") / "run"
+    done = launch(["deepspeed", "launchers/train.sh", "tiny"], shards, checkpoint, out)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return out, done.stdout
+
+
+def test_runs_two_ranks_as_typed(straight):
+    out, output = straight
+    assert "recipe tiny: 4 steps, 2 ranks, ZeRO stage 3" in output
+    assert "in-batch P@1" in output and "left 00:00:00" in output
+    assert json.loads((out / "result.json").read_text())["steps"] == STEPS
+    assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
+
+
+def test_resume_is_bitwise_the_straight_run(straight, shards, checkpoint, tmp_path):
+    out = tmp_path / "run"
+    first = launch(DEEPSPEED, shards, checkpoint, out, "--stop-after", "2", CREM_CPU_RANKS="2")
+    assert first.returncode == 0, first.stderr[-3000:]
+    assert not (out / "export").exists()
+    second = launch(["bash", "launchers/train.sh", "tiny"], shards, checkpoint, out, "--resume", CREM_CPU_RANKS="2", LOCAL_SIZE="2")
+    assert second.returncode == 0, second.stdout[-3000:] + second.stderr[-3000:]
+    assert "resume at step 2 of 4" in second.stdout
+    assert losses(out) == losses(straight[0])
+    ours, reference = (load_file(run / "export" / "model.safetensors") for run in (out, straight[0]))
+    assert ours.keys() == reference.keys()
+    assert all(ours[name].equal(reference[name]) for name in ours)
+
+
+def test_export_opens_with_from_pretrained_and_has_moved(straight, checkpoint):
+    from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+
+    folder = straight[0] / "export"
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    before = AutoModelForImageTextToText.from_pretrained(checkpoint)
+    assert model.config.chorus_token_ids == before.config.chorus_token_ids
+    assert AutoTokenizer.from_pretrained(folder).convert_tokens_to_ids("<|chorus_0|>") == model.config.chorus_token_ids[0]
+    assert AutoImageProcessor.from_pretrained(folder).patch_size == 14
+    moved = [not a.equal(b) for a, b in zip(model.parameters(), before.parameters(), strict=True)]
+    assert all(moved)
+
+
+def test_mlflow_holds_the_run(straight):
+    from mlflow import MlflowClient
+
+    out = straight[0]
+    client = MlflowClient(f"sqlite:///{out.parent}/mlflow.db")
+    run = client.get_run(json.loads((out / "result.json").read_text())["tracked_run"])
+    assert run.info.status == "FINISHED"
+    assert run.data.params["batch.pairs"] == "8" and run.data.params["world_size"] == "2"
+    names = {"loss/total", "loss/retrieval", "loss/generation", "accuracy/in_batch", "optim/learning_rate", "optim/grad_norm"}
+    names |= {"speed/samples_per_s", "speed/tokens_per_s", "batch/padding_share", "memory/rank0_gib"}
+    assert names <= run.data.metrics.keys()
+    assert [metric.step for metric in client.get_metric_history(run.info.run_id, "loss/total")] == [1, 2, 3, 4]
+    assert {"config.json", "deepspeed.json", "data"} <= {item.path for item in client.list_artifacts(run.info.run_id)}
+
+
+def losses(out: Path) -> list[tuple]:
+    """(step, total, retrieval, generation) of every journal line, as written."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], *(line["metrics"][f"loss/{name}"] for name in ("total", "retrieval", "generation"))) for line in lines]

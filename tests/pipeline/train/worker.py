@@ -1,0 +1,108 @@
+"""One rank of a distributed test: runs the scenarios named in a JSON file and saves what came out. Started by `ranks.run_ranks`."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from data_prep.encode import Encoder
+from pipeline import comm
+from pipeline.batches.batch import PackedBatch
+from pipeline.batches.collate import Collator
+from pipeline.batches.loader import StepLoader
+from pipeline.batches.reader import ShardReader
+from pipeline.config import RunConfig
+from pipeline.model.crem import Crem, load_backbone
+from pipeline.train.engine import Engine, init_distributed, load_deepspeed_config, parameter_groups
+from pipeline.train.schedule import learning_rate
+from pipeline.train.step import train_step
+
+
+class PlainEngine:
+    """The reference: one process, plain PyTorch, the same optimizer and clipping."""
+
+    def __init__(self, config: RunConfig):
+        self.model = Crem(load_backbone(config.model.checkpoint, torch.float32)).train()
+        self.clip = config.optim.clip
+        groups = parameter_groups(self.model, config.optim.weight_decay)
+        self.optimizer = torch.optim.AdamW(groups, betas=(config.optim.beta1, config.optim.beta2))
+
+    def forward(self, batch: PackedBatch):
+        return self.model(batch)
+
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        loss.backward()
+
+    def step(self, rate: float) -> tuple[float, bool]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return float(norm), True
+
+    def weights(self):
+        yield from self.model.backbone.named_parameters()
+
+
+def run(scenario: dict) -> dict:
+    """Train a few steps; returns losses, the number of chunks, gradient norms and final weights."""
+    config = RunConfig.model_validate(scenario["config"])
+    if scenario["stage"] is None:
+        engine = PlainEngine(config)
+    else:
+        ds_config = load_deepspeed_config(config.deepspeed, config.optim.clip)
+        ds_config["zero_optimization"] = dict(ds_config["zero_optimization"], stage=scenario["stage"])
+        engine = Engine(config, ds_config)
+    encoder = Encoder(config.model.checkpoint)
+    collator = Collator(encoder.images, engine.model.backbone.model.get_rope_index, encoder.image_id, encoder.tokenizer.pad_token_id)
+    loader = StepLoader(ShardReader(config.data.shards, encoder, verify=False), collator, config, comm.rank(), comm.world_size())
+    results = []
+    for number in range(config.steps):
+        work = loader.step(number)
+        if number in scenario.get("text_only", {}).get(str(comm.rank()), []):
+            work = loader.step(number)  # the plan's rows, whatever they are
+            assert all(int(chunk.image_tokens) == 0 for chunk in work.chunks), "this rank was to have text only"
+        if scenario.get("poison") == number:
+            with torch.no_grad():
+                poisoned = work.chunks[0].pixels
+                poisoned.fill_(float("nan") if comm.rank() == 0 else 0.0)
+        before = _first_weight(engine) if scenario.get("poison") == number else None
+        result = train_step(engine, work, loader.blank(), config.loss, learning_rate(config.optim, number, config.steps), "cpu")
+        record = vars(result) | {"own_image_tokens": sum(int(chunk.image_tokens) for chunk in work.chunks)}
+        if before is not None:
+            record["unchanged"] = bool(torch.equal(before, _first_weight(engine)))
+        results.append(record)
+    weights = {name: weight.detach().clone() for name, weight in engine.weights()}
+    return {"results": results, "weights": weights}
+
+
+def _first_weight(engine) -> torch.Tensor:
+    out = None
+    for _, weight in engine.weights():
+        out = weight.detach().clone() if out is None else out
+    return out
+
+
+def main() -> None:
+    scenarios = json.loads(Path(sys.argv[1]).read_text())
+    torch.set_num_threads(1)
+    if int(os.environ["WORLD_SIZE"]) > 1 or any(s["stage"] is not None for s in scenarios):
+        init_distributed(timeout_minutes=2)
+    for scenario in scenarios:
+        out = run(scenario)
+        if comm.rank() == 0:
+            torch.save(out, scenario["out"])
+        else:
+            torch.save({"results": out["results"]}, f"{scenario['out']}.rank{comm.rank()}")
+        from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+        unset_hf_deepspeed_config()  # the next scenario may not be partitioned
+    comm.barrier()
+    comm.shutdown()
+
+
+if __name__ == "__main__":
+    main()
