@@ -7,12 +7,11 @@ first rows of a larger one; training and evaluation share no image, no scene and
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.embedded import writers
 from data_prep.embedded.dialogues import dialogue
-from data_prep.embedded.exams import multiple_choice, open_ended, yes_no
 from data_prep.embedded.pairs import PLACEHOLDER, TASKS, Task, train_pairs
 from data_prep.embedded.sampling import stream
 from data_prep.embedded.scenes import COLORS, GLYPHS, PLACES, SHAPES, plural
@@ -93,10 +92,3 @@ def _texts(seed: int) -> Iterator[str]:
     for index in range(_SAMPLED):
         for turn in dialogue(stream(seed, "sharegpt4v", index)).turns:
             yield from turn
-    yield from _exam_texts(seed)
-
-
-def _exam_texts(seed: int) -> Iterable[str]:
-    for rows in (multiple_choice(40, seed), yes_no(40, seed), open_ended(40, seed)):
-        for row in rows:
-            yield row["question"]

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -138,12 +139,13 @@ def head(tmp_path: Path) -> Iterator[dict[str, str]]:
     }
     start = ["ray", "start", "--head", "--block", "--num-cpus", "2", "--port", str(ports[0]), "--node-ip-address", "127.0.0.1"]
     start += ["--include-dashboard", "true", "--dashboard-host", "127.0.0.1", "--dashboard-port", str(ports[1])]
-    start += ["--temp-dir", str(tmp_path / "r"), "--disable-usage-stats"]
-    with subprocess.Popen(start, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as ray_head:
-        try:
-            yield environment | {"RAY_ADDRESS": f"http://127.0.0.1:{ports[1]}"}
-        finally:
-            ray_head.terminate()
+    with TemporaryDirectory() as short:  # Ray's sockets lie there, and a socket's path may have 107 characters
+        start += ["--temp-dir", short, "--disable-usage-stats"]
+        with subprocess.Popen(start, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as ray_head:
+            try:
+                yield environment | {"RAY_ADDRESS": f"http://127.0.0.1:{ports[1]}"}
+            finally:
+                ray_head.terminate()
 
 
 @pytest.mark.slow
