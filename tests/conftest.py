@@ -17,7 +17,9 @@ from pipeline.model.chorus import add_chorus
 settings.register_profile("project", deadline=None, derandomize=True, database=None)  # same cases every run, no folder left behind
 settings.load_profile("project")
 
-SMALL = BaseSize(hidden=64, layers=2, heads=2, kv_heads=1, feed_forward=96, vision_width=32, vision_layers=1, vision_heads=2, vocabulary=400)
+SMALL = BaseSize(
+    hidden=64, layers=2, heads=2, kv_heads=1, feed_forward=96, vision_width=32, vision_layers=1, vision_heads=2, vocabulary=400
+)
 """Head size 32 (a multiple of 16), vision head size 16; about a hundred thousand parameters."""
 
 CORPUS = (

@@ -47,6 +47,8 @@ class BaseSize(BaseModel):
     """Attention heads of the vision tower."""
     vocabulary: int = 768
     """Pieces sentencepiece may learn, the 256 byte pieces included."""
+    init_std: float = 0.05
+    """Standard deviation of the random weights; the library's 0.02 is meant for widths of thousands and learns late at this one."""
 
 
 def write_base(folder: Path, corpus: Iterable[str], size: BaseSize = BaseSize(), seed: int = 0) -> int:
@@ -100,6 +102,7 @@ def _config(size: BaseSize, tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig
         eos_token_id=ids("<|im_end|>"),
         pad_token_id=ids("<|endoftext|>"),
         tie_word_embeddings=True,
+        initializer_range=size.init_std,
     )
     vision = dict(
         depth=size.vision_layers,
@@ -110,6 +113,7 @@ def _config(size: BaseSize, tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig
         patch_size=14,
         spatial_merge_size=2,
         temporal_patch_size=2,
+        initializer_range=size.init_std,
     )
     return Qwen2VLConfig(
         text_config=text,
