@@ -62,28 +62,21 @@ def run(scenario: dict) -> dict:
     results = []
     for number in range(config.steps):
         work = loader.step(number)
-        if number in scenario.get("text_only", {}).get(str(comm.rank()), []):
-            work = loader.step(number)  # the plan's rows, whatever they are
-            assert all(int(chunk.image_tokens) == 0 for chunk in work.chunks), "this rank was to have text only"
-        if scenario.get("poison") == number:
-            with torch.no_grad():
-                poisoned = work.chunks[0].pixels
-                poisoned.fill_(float("nan") if comm.rank() == 0 else 0.0)
-        before = _first_weight(engine) if scenario.get("poison") == number else None
+        poisoned = scenario.get("poison") == number
+        if poisoned and comm.rank() == 0:
+            work.chunks[0].pixels.fill_(float("nan"))
+        before = _weights(engine) if poisoned else {}
         result = train_step(engine, work, loader.blank(), config.loss, learning_rate(config.optim, number, config.steps), "cpu")
         record = vars(result) | {"own_image_tokens": sum(int(chunk.image_tokens) for chunk in work.chunks)}
-        if before is not None:
-            record["unchanged"] = bool(torch.equal(before, _first_weight(engine)))
+        if poisoned:
+            after = _weights(engine)
+            record["unchanged"] = all(before[name].equal(after[name]) for name in before)
         results.append(record)
-    weights = {name: weight.detach().clone() for name, weight in engine.weights()}
-    return {"results": results, "weights": weights}
+    return {"results": results, "weights": _weights(engine)}
 
 
-def _first_weight(engine) -> torch.Tensor:
-    out = None
-    for _, weight in engine.weights():
-        out = weight.detach().clone() if out is None else out
-    return out
+def _weights(engine) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in engine.weights()}
 
 
 def main() -> None:
