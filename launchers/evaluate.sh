@@ -2,9 +2,7 @@
 # Score a checkpoint:  bash launchers/evaluate.sh CHECKPOINT [--mmeb FOLDER] [--benchmarks FILE_OR_FOLDER ...]
 # Without --mmeb and --benchmarks, the embedded evaluation data of the quickstart is scored.
 set -euo pipefail
-here="$PWD"
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
-cd "$here"
 case " $* " in
     *" --mmeb "* | *" --benchmarks "* | *" --help "* | *" -h "*) ;;
     *) set -- "$@" --mmeb "$root/work/data/MMEB-eval" --benchmarks "$root/work/data/benchmarks" ;;

@@ -2,7 +2,8 @@
 
 What is kept from the real architecture: 14-pixel patches, 2 x 2 merge, temporal patch 2, M-RoPE sections in the real
 proportion, grouped-query attention, tied embeddings, the special-token names, spare embedding rows above the tokenizer. What is
-not: width, depth and vocabulary. Everything after this file takes "a checkpoint folder or hub id" and knows no special case.
+not: width, depth and vocabulary. Everything after this file takes "a checkpoint folder or hub id" and knows no special case. Tokenizer and
+image processor open through their Auto classes; AutoProcessor would need torchvision for its video half, so nothing here uses it.
 """
 
 import json

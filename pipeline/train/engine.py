@@ -64,8 +64,11 @@ def load_deepspeed_config(path: Path, clip: float) -> dict:
 
 def init_distributed(timeout_minutes: float) -> torch.device:
     """Join the process group the launcher described in the environment; returns this rank's device."""
-    deepspeed.init_distributed(timeout=timedelta(minutes=timeout_minutes), verbose=False)
     accelerator = deepspeed.get_accelerator()
+    if accelerator.device_name() == "cpu":
+        # on CPUs DeepSpeed compiles a shared-memory collective at first use, which only its inference engine calls
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(timeout=timedelta(minutes=timeout_minutes), verbose=False)
     if accelerator.device_name() == "cpu":
         return torch.device("cpu")
     local_rank = comm.rank() % accelerator.device_count()
