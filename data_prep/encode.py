@@ -180,7 +180,15 @@ class Encoder:
         return self._frame[content]
 
     def plain_text_ids(self, text: str) -> list[int]:
-        """Token ids of `text` as plain text: what looks like a special token is spelt out in ordinary pieces."""
+        """Token ids of `text` as plain text: what looks like a special token is spelt out in ordinary pieces.
+
+        Raises:
+            DataError: `text` is not valid Unicode (a lone surrogate, as broken JSON escapes make them).
+        """
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise DataError(f"text: found {text[error.start : error.end]!r}, which is no Unicode character; mend the source") from error
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
 
 

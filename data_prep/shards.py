@@ -8,6 +8,7 @@ the manifest does not name, or whose bytes differ, is refused.
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,8 +121,8 @@ def load_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def verify_shards(folder: Path, manifest: Manifest) -> None:
-    """Check every shard's size and digest against the manifest.
+def verify_shards(folder: Path, manifest: Manifest, part: int = 0, parts: int = 1) -> None:
+    """Check shards' sizes and digests against the manifest: every `parts`-th one from `part` on, so that ranks share the work.
 
     Raises:
         DataError: naming the first shard that is missing, altered, or not in the manifest.
@@ -130,7 +131,7 @@ def verify_shards(folder: Path, manifest: Manifest) -> None:
     stray = sorted(path.name for path in folder.glob("*.arrow") if path.name not in named)
     if stray:
         raise DataError(f"{folder}: found {stray[0]}, which the manifest does not name; remove it or prepare the data again")
-    for shard in manifest.shards:
+    for shard in manifest.shards[part::parts]:
         path = folder / shard.name
         if not path.is_file():
             raise DataError(f"{path}: missing, but the manifest names it; prepare the data again (finished shards are kept)")
@@ -175,6 +176,18 @@ def atomic_file(path: Path) -> Iterator[Path]:
         os.close(directory)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder`; on success it takes `folder`'s place, which must be free by then."""
+    temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _batches(rows: Iterable[dict]) -> Iterator[pa.RecordBatch]:

@@ -20,7 +20,7 @@ say "2/6 checkpoint: a small random-weight Qwen2-VL, then its chorus tokens"
 say "3/6 prepare: Ray job to arrow shards"
 bash launchers/prepare.sh "$work/data" --checkpoint "$work/crem-init" --out "$work/shards"
 say "4/6 train: joint objective, two ranks, ZeRO-3"
-CREM_CPU_RANKS=2 deepspeed --log_level warning --num_gpus 2 launchers/train.sh tiny --model.checkpoint "$work/crem-init" --data.shards "$work/shards" \
+deepspeed --log_level warning --num_gpus 2 launchers/train.sh tiny --model.checkpoint "$work/crem-init" --data.shards "$work/shards" \
     --out "$work/run" --track.uri "sqlite:///$work/mlflow.db" --track.artifacts "$work/mlartifacts" "$@"
 say "5/6 evaluate: MMEB sets and benchmarks, native and compressed"
 bash launchers/evaluate.sh "$work/run/export" --mmeb "$work/data/MMEB-eval" --benchmarks "$work/data/benchmarks" \

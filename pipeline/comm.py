@@ -19,24 +19,36 @@ def world_size() -> int:
 
 
 def sum_(tensor: Tensor) -> Tensor:
-    """Add up `tensor` over ranks, in place; returns it."""
+    """Add up `tensor` over ranks, in place; returns it. It must lie on the device the ranks talk through."""
     if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
-def max_int(value: int, device: torch.device | str = "cpu") -> int:
+def sum_numbers(values: list[float]) -> list[float]:
+    """Add up each number over ranks."""
+    return sum_(torch.tensor(values, dtype=torch.double, device=_device())).tolist()
+
+
+def max_int(value: int) -> int:
     """The largest value over ranks."""
     if world_size() == 1:
         return value
-    tensor = torch.tensor(value, device=device)
+    tensor = torch.tensor(value, device=_device())
     dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
     return int(tensor)
 
 
-def all_true(ok: bool, device: torch.device | str = "cpu") -> bool:
-    """Whether `ok` holds on every rank."""
-    return max_int(int(not ok), device) == 0
+def agree(problem: str | None) -> str | None:
+    """The first problem that any rank reports, on every rank; None where there is none."""
+    return next((found for found in gather_objects(problem) if found), None)
+
+
+def _device() -> torch.device:
+    """NCCL moves tensors on GPUs only, gloo those on the CPU."""
+    if dist.is_initialized() and dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 def gather_rows(rows: Tensor) -> tuple[Tensor, list[int]]:

@@ -24,8 +24,10 @@ class ModelSettings(Settings):
 
     checkpoint: str = "work/crem-init"
     """Checkpoint folder or hub id with chorus tokens (`python -m pipeline.model chorus`)."""
-    attention: Literal["sdpa", "eager"] = "sdpa"
-    """transformers' attention implementation; the compression mask is a dense boolean mask."""
+    attention: Literal["sdpa"] = "sdpa"
+    """transformers' attention implementation. The compression mask is boolean; eager attention would add it and hide nothing."""
+    gradient_checkpointing: bool = False
+    """Keep only each layer's input and compute the rest again in the backward pass: less memory, about a third more time."""
 
 
 class DataSettings(Settings):
@@ -104,7 +106,7 @@ class OptimSettings(Settings):
 
 
 WATCHING = {"out", "stop_after", "save_every", "keep", "log_every", "max_refused", "track", "timeout_minutes"}
-"""Fields of a run that its result does not depend on."""
+"""Fields of a run that its result does not depend on. (Which data it was is recorded as the shards' digest, not as their path.)"""
 
 
 class RunConfig(Settings):

@@ -9,11 +9,12 @@ from pipeline.config import BatchSettings, DataSettings, LossSettings, ModelSett
 def tiny() -> RunConfig:
     """The quickstart: the embedded 2 M-parameter Qwen2-VL on the embedded scenes, two CPU ranks, a few minutes."""
     return RunConfig(
-        steps=560,
-        save_every=280,
+        steps=520,
+        save_every=260,
         # several sources in every step: from random weights, batches of one source learn nothing for a long time
-        batch=BatchSettings(pairs=36, conversations=20, sub_batch=12, row_tokens=256, chunk_tokens=16384),
-        loss=LossSettings(symmetric=True, temperature=0.05),
+        batch=BatchSettings(pairs=24, conversations=36, sub_batch=8, row_tokens=256, chunk_tokens=16384),
+        # a sharper softmax makes the contrastive gradient so large that the answers hardly learn
+        loss=LossSettings(symmetric=True, temperature=0.15),
         # twice this rate leaves retrieval at chance
         optim=OptimSettings(learning_rate=5e-4, warmup_share=0.05, weight_decay=0.02, final_share=0.05),
     )
@@ -25,7 +26,7 @@ def crem_2b() -> RunConfig:
         out=Path("work/crem-2b"),
         steps=2000,
         deepspeed=Path("ds_configs/zero3_bf16.json"),
-        model=ModelSettings(checkpoint="work/Qwen2-VL-2B-crem-init"),
+        model=ModelSettings(checkpoint="work/Qwen2-VL-2B-crem-init", gradient_checkpointing=True),
         data=DataSettings(shards=Path("work/shards-qwen2vl"), mix_exponent=0.0),
         batch=BatchSettings(pairs=1024, conversations=256, sub_batch=64, row_tokens=4096, chunk_tokens=16384),
         optim=OptimSettings(learning_rate=1e-5, warmup_share=0.05, schedule="linear"),
@@ -38,7 +39,7 @@ def crem_7b() -> RunConfig:
     return base.model_copy(
         update={
             "out": Path("work/crem-7b"),
-            "model": ModelSettings(checkpoint="work/Qwen2-VL-7B-crem-init"),
+            "model": ModelSettings(checkpoint="work/Qwen2-VL-7B-crem-init", gradient_checkpointing=True),
             "batch": base.batch.model_copy(update={"chunk_tokens": 8192}),
         }
     )

@@ -71,8 +71,8 @@ def test_every_stage_as_shown(project):
     assert any("2 ranks, ZeRO stage 3" in text for text in output.values())
     assert any("CHORUS" in text and "CONTEXT" in text for text in output.values())
     assert any("share of the KV cache" in text for text in output.values())
-    assert (project / "work/run/export/model.safetensors").is_file()
-    assert "step-00000002" in {path.name for path in (project / "work/another-run/checkpoints").iterdir()}
+    assert (project / "work/mine/run/export/model.safetensors").is_file()
+    assert "step-00000002" in {path.name for path in (project / "work/mine/another-run/checkpoints").iterdir()}
 
 
 def test_mlflow_ui_answers_on_loopback(project):

@@ -18,6 +18,9 @@ from data_prep.encode import PreparedImage, TokenSequence
 from pipeline.batches.batch import PackedBatch
 from pipeline.batches.layout import PAD_DOCUMENT, answer_index, chorus_index
 
+REMEMBERED = 4096
+"""Layouts whose positions are remembered at a time."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -105,6 +108,8 @@ class Collator:
                 mm_token_type_ids=torch.from_numpy(kinds.astype(np.int64))[None],
                 image_grid_thw=torch.tensor(grids, dtype=torch.long) if grids else None,
             )
+            if len(self._positions) >= REMEMBERED:
+                self._positions.clear()
             self._positions[key] = positions[:, 0]
         return self._positions[key]
 

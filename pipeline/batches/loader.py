@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from data_prep.encode import EncodedSample, TokenSequence, count_answer_tokens
+from data_prep.samples import DataError
 from data_prep.schema import Role
 from pipeline.batches.batch import PackedBatch
 from pipeline.batches.collate import Collator, Job, pack
@@ -43,24 +44,24 @@ class StepLoader:
     """Prepares steps for one rank.
 
     Raises:
-        ValueError: the data has no pairs, has no conversations though the batch asks for some, or a weight names an unknown source.
+        DataError: the data has no pairs, has no conversations though the batch asks for some, or a weight names an unknown source.
     """
 
     def __init__(self, reader: ShardReader, collator: Collator, config: RunConfig, rank: int, world: int):
         self.reader, self.collator, self.config, self.rank, self.world = reader, collator, config, rank, world
         if config.batch.pairs % world:
-            raise ValueError(f"batch.pairs = {config.batch.pairs} does not divide over {world} ranks; choose a multiple of {world}")
+            raise DataError(f"batch.pairs = {config.batch.pairs} does not divide over {world} ranks; choose a multiple of {world}")
         pairs, conversations = reader.sources()
         unknown = sorted(set(config.data.weights) - {source.name for source in pairs + conversations})
         if unknown:
             known = ", ".join(source.name for source in pairs + conversations)
-            raise ValueError(f"data.weights names {unknown}, which the shards do not have; they have: {known}")
+            raise DataError(f"data.weights names {unknown}, which the shards do not have; they have: {known}")
         weights = {s.name: config.data.weights.get(s.name, s.count**config.data.mix_exponent) for s in pairs + conversations}
         self.pairs = Mixture(pairs, weights, config.batch.sub_batch, config.seed)
         wanted = config.batch.conversations
         self.conversations = Mixture(conversations, weights, 1, config.seed) if wanted and conversations else None
         if wanted and not conversations:
-            raise ValueError(f"batch.conversations = {wanted}, but the shards hold no conversations; prepare some, or set it to 0")
+            raise DataError(f"batch.conversations = {wanted}, but the shards hold no conversations; prepare some, or set it to 0")
 
     def steps(self, first: int, stop: int) -> Iterator[RankStep]:
         """Steps first .. stop-1; the next one is prepared while the current one runs."""

@@ -10,6 +10,8 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from data_prep.samples import DataError
+
 CYCLE = 240
 """Turns in a cycle of sources: the resolution of the weights."""
 
@@ -76,7 +78,7 @@ class Mixture:
     def __init__(self, sources: Sequence[SourceRows], weights: Mapping[str, float], group: int, seed: int):
         self.sources = [s for s in sources if weights.get(s.name, 0.0) > 0 and s.count > 0]
         if not self.sources or len(self.sources) > CYCLE:
-            raise ValueError(f"found {len(self.sources)} sources with rows and a positive weight; expected 1 to {CYCLE}")
+            raise DataError(f"found {len(self.sources)} sources with rows and a positive weight; expected 1 to {CYCLE}")
         self.group = group
         self.seed = seed
         turns = apportion([weights[s.name] for s in self.sources], CYCLE)

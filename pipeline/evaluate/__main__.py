@@ -26,6 +26,9 @@ from pipeline.evaluate.vlm import score_benchmark
 from pipeline.model.crem import Crem, load_backbone
 from pipeline.track import Tracker, TrackSettings, log_to_run, scored_run_tags
 
+EMBEDDED = Path("work/data")
+"""What is scored where nothing is named: the quickstart's data."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the evaluation; returns the exit status (2: bad input, said so on standard error)."""
@@ -39,10 +42,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Read all inputs first, then score, report and track."""
+    if not args.mmeb and not args.benchmarks:
+        args.mmeb, args.benchmarks = EMBEDDED / "MMEB-eval", [EMBEDDED / "benchmarks"]
     sets = load_sets(args.mmeb, args.image_root) if args.mmeb else []
     benchmarks = [load_benchmark(path) for path in _tsv_files(args.benchmarks)]
-    if not sets and not benchmarks:
-        raise DataError("nothing to score: name --mmeb FOLDER, --benchmarks FILE_OR_FOLDER, or both")
     encoder = Encoder(args.checkpoint, EncodeSettings(min_pixels=args.min_pixels, max_pixels=args.max_pixels, max_tokens=32768))
     out = args.out or Path("work/eval") / Path(args.checkpoint).resolve().parent.name
     result = score(args.checkpoint, encoder, sets, benchmarks, out)
@@ -106,7 +109,7 @@ def _tsv_files(paths: list[Path]) -> list[Path]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bash launchers/evaluate.sh", description=__doc__)
+    parser = argparse.ArgumentParser(prog="bash launchers/evaluate.sh", allow_abbrev=False, description=__doc__)
     parser.add_argument("checkpoint", help="an exported folder, or any checkpoint with chorus tokens")
     parser.add_argument("--mmeb", type=Path, help="folder of MMEB-eval sets")
     parser.add_argument("--image-root", type=Path, help="folder the MMEB image paths start from, if not the data's own")

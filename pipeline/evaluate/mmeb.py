@@ -20,6 +20,8 @@ from pipeline.evaluate.metrics import Ranking, chance, precision_at_1
 from pipeline.evaluate.report import RetrievalScore
 from pipeline.model.crem import Crem
 
+WINDOW = 2048
+"""Sides whose images are in memory at a time."""
 META_CODES = {"classification": "CLS", "vqa": "VQA", "retrieval": "RET", "grounding": "GD"}
 
 
@@ -30,8 +32,10 @@ def score_sets(sets: list[EvalSet], model: Crem, encoder: Encoder, collator: Col
         DataError: a query or candidate cannot be encoded (named with its set).
     """
     sides = list(dict.fromkeys(side for eval_set in sets for row in eval_set.rows for side in (row.query, *row.candidates)))
-    sequences = [_encode(encoder, side) for side in tqdm(sides, desc="read", disable=None, leave=False)]
-    embeddings = embed(model, collator, sequences, title="embed").numpy()
+    embeddings = np.concatenate([
+        embed(model, collator, [_encode(encoder, side) for side in sides[start : start + WINDOW]]).numpy()
+        for start in tqdm(range(0, len(sides), WINDOW), desc="embed", disable=None, leave=False)
+    ])
     place = {side: i for i, side in enumerate(sides)}
     out.mkdir(parents=True, exist_ok=True)
     return [_score(eval_set, embeddings, place, out / f"{eval_set.name}.jsonl") for eval_set in sets]

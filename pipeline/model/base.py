@@ -14,6 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from transformers import GenerationConfig, PreTrainedTokenizerFast, Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
+from data_prep.samples import DataError
+from data_prep.shards import atomic_folder
 from data_prep.template import IMAGE_ONLY_INSTRUCTION, SYSTEM
 from pipeline.model.tokenizer import to_hugging_face, train_sentencepiece
 
@@ -57,7 +59,12 @@ def write_base(folder: Path, corpus: Iterable[str], size: BaseSize = BaseSize(),
 
     Returns:
         The number of parameters.
+
+    Raises:
+        DataError: `folder` exists.
     """
+    if folder.exists():
+        raise DataError(f"{folder} exists: expected a new folder; remove it or name another")
     tokenizer = to_hugging_face(train_sentencepiece([*corpus, *_FRAME], size.vocabulary))
     torch.manual_seed(seed)
     model = Qwen2VLForConditionalGeneration(_config(size, tokenizer))
@@ -65,10 +72,10 @@ def write_base(folder: Path, corpus: Iterable[str], size: BaseSize = BaseSize(),
     model.generation_config = GenerationConfig(
         do_sample=False, eos_token_id=[ids("<|im_end|>"), ids("<|endoftext|>")], pad_token_id=ids("<|endoftext|>")
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(_IMAGE_PROCESSOR, indent=2) + "\n")
+    with atomic_folder(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        (unfinished / "preprocessor_config.json").write_text(json.dumps(_IMAGE_PROCESSOR, indent=2) + "\n")
     return sum(p.numel() for p in model.parameters())
 
 

@@ -15,6 +15,7 @@ from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTo
 
 from data_prep.encode import load_config
 from data_prep.samples import DataError
+from data_prep.shards import atomic_folder
 
 NOISE = 0.5
 """Standard deviation of a new row around the mean embedding, in units of the embedding's own deviation per dimension."""
@@ -45,9 +46,10 @@ def add_chorus(checkpoint: str | Path, folder: Path, k: int = 16, seed: int = 0)
         model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)
     _initialise(model, ids, used=ids[0], seed=seed)
     model.config.chorus_token_ids = ids
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False).save_pretrained(folder)
+    with atomic_folder(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+        AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False).save_pretrained(unfinished)
     return ids
 
 

@@ -13,7 +13,7 @@ import torch
 
 from data_prep.encode import Encoder
 from data_prep.samples import DataError
-from data_prep.shards import write_json
+from data_prep.shards import verify_shards, write_json
 from pipeline import comm
 from pipeline.batches.collate import Collator
 from pipeline.batches.loader import StepLoader
@@ -36,9 +36,8 @@ def main(argv: list[str]) -> int:
     device = init_distributed(command.config.timeout_minutes)
     try:
         return run(command, device)
-    except (DataError, ValueError) as error:
-        if comm.rank() == 0:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+    except DataError as error:
+        print(f"error (rank {comm.rank()}): {error}", file=sys.stderr, flush=True)
         return 2
     finally:
         comm.shutdown()
@@ -47,12 +46,12 @@ def main(argv: list[str]) -> int:
 def run(command: Command, device: torch.device) -> int:
     """Verify, build, train, save, export."""
     config = command.config
-    ds_config = load_deepspeed_config(config.deepspeed, config.optim.clip)
-    encoder = Encoder(config.model.checkpoint)
-    reader = ShardReader(config.data.shards, encoder, verify=config.data.verify and comm.rank() == 0)
-    comm.barrier()
-    stage = ds_config["zero_optimization"]["stage"]
-    resumed = _resume_point(command, reader.manifest.digest(), stage)
+    ds_config, encoder, reader = _inputs(config)
+    stage, precision = ds_config["zero_optimization"]["stage"], "bf16" if ds_config.get("bf16", {}).get("enabled") else "fp32"
+    belongs = checkpoint.Belongs(stage, precision, reader.manifest.digest())
+    resumed = _resume_point(command, belongs)
+    if comm.rank() == 0:
+        (config.out / "result.json").unlink(missing_ok=True)  # it will speak of this job
     engine = Engine(config, ds_config)
     rope_index = engine.model.backbone.model.get_rope_index
     collator = Collator(encoder.images, rope_index, encoder.image_id, pad_id=encoder.tokenizer.pad_token_id)
@@ -64,18 +63,41 @@ def run(command: Command, device: torch.device) -> int:
         first = manifest.step
     progress = Progress.start(command, ds_config, reader.manifest, engine.model, first, resumed[1].tracked_run if resumed else None)
     with progress:
-        status = _steps(config, engine, loader, progress, first, device, stage, reader.manifest.digest())
-        if status == 0 and config.last_step == config.steps:
+        done = _steps(config, engine, loader, progress, first, device, belongs)
+        if done == config.steps:
             provenance = {"step": config.steps, "config": config.model_dump(mode="json"), "data": reader.manifest.digest()}
             export(engine, config.model.checkpoint, config.out / "export", provenance | {"tracked_run": progress.run_id})
             progress.exported(config.out / "export")
+        elif done < config.last_step:
+            progress.failed = True
     comm.barrier()
+    status = 3 if progress.failed else 0
     if comm.rank() == 0:
-        write_json(config.out / "result.json", {"status": status, "steps": config.last_step, "tracked_run": progress.run_id})
+        write_json(config.out / "result.json", {"status": status, "steps": done, "tracked_run": progress.run_id})
     return status
 
 
-def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Progress, first: int, device, stage: int, data: str) -> int:
+def _inputs(config: RunConfig) -> tuple[dict, Encoder, ShardReader]:
+    """Everything that is read before the model is built; where any rank finds fault, all ranks stop.
+
+    Raises:
+        DataError: the first fault found.
+    """
+    found, problem = None, None
+    try:
+        encoder = Encoder(config.model.checkpoint)
+        found = load_deepspeed_config(config.deepspeed, config.optim.clip), encoder, ShardReader(config.data.shards, encoder, verify=False)
+        if config.data.verify:
+            verify_shards(config.data.shards, found[2].manifest, part=comm.rank(), parts=comm.world_size())
+    except DataError as error:
+        problem = str(error)
+    if agreed := comm.agree(problem):
+        raise DataError(agreed)
+    return found
+
+
+def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Progress, first: int, device, belongs) -> int:
+    """Steps first .. last; returns how many steps of the run are done (fewer than asked: too many were refused)."""
     blank = loader.blank()
     refused = 0
     waiting = time.perf_counter()
@@ -87,25 +109,26 @@ def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Prog
         progress.step(number, work, result, rate, waited)
         if refused > config.max_refused:
             progress.say(f"stopped: {refused} steps in a row were refused; the last good checkpoint is in {config.out / 'checkpoints'}")
-            return 3
+            return number
         done = number + 1
         if done % config.save_every == 0 or done == config.last_step:
             manifest = checkpoint.CheckpointManifest(
                 step=done,
                 world_size=comm.world_size(),
-                zero_stage=stage,
+                zero_stage=belongs.zero_stage,
+                precision=belongs.precision,
                 content=config.content(),
-                data_digest=data,
+                data_digest=belongs.data_digest,
                 tracked_run=progress.run_id,
                 files={},
             )
             path = checkpoint.save(engine, config.out / "checkpoints", manifest, config.keep)
             progress.say(f"step {done}: checkpoint {path}")
         waiting = time.perf_counter()
-    return 0
+    return max(first, config.last_step)
 
 
-def _resume_point(command: Command, data_digest: str, stage: int) -> tuple[Path, checkpoint.CheckpointManifest] | None:
+def _resume_point(command: Command, belongs: checkpoint.Belongs) -> tuple[Path, checkpoint.CheckpointManifest] | None:
     """The verified checkpoint to continue from, None for a fresh run.
 
     Raises:
@@ -119,7 +142,7 @@ def _resume_point(command: Command, data_digest: str, stage: int) -> tuple[Path,
         raise DataError(f"{root}: found {folder.name} of an earlier run; continue it with --resume, or name another --out")
     if folder is None:
         return None
-    return folder, checkpoint.check(folder, command.config, data_digest, stage)
+    return folder, checkpoint.check(folder, command.config, belongs)
 
 
 if __name__ == "__main__":

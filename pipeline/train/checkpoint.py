@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -24,8 +24,10 @@ from pipeline.config import RunConfig
 
 MANIFEST = "manifest.json"
 TAG = "state"
-LAYOUT_ONLY = {"deepspeed", "model.attention", "data.verify", "batch.row_tokens", "batch.chunk_tokens"}
-"""Settings that change how a step is computed but not its result; they may differ at resume."""
+LAYOUT_ONLY = {
+    *("deepspeed", "model.gradient_checkpointing", "data.shards", "data.verify", "batch.row_tokens", "batch.chunk_tokens"),
+}
+"""Settings that change how a step is computed but not its result; they may differ at resume. (Of the data, the digest is compared.)"""
 
 
 class Saveable(Protocol):
@@ -33,6 +35,14 @@ class Saveable(Protocol):
 
     def save(self, folder: Path, tag: str) -> None: ...
     def load(self, folder: Path, tag: str) -> None: ...
+
+
+class Belongs(NamedTuple):
+    """What a checkpoint must agree with beside the config: ZeRO stage, precision ("fp32", "bf16") and shard manifest digest."""
+
+    zero_stage: int
+    precision: str
+    data_digest: str
 
 
 class CheckpointManifest(BaseModel):
@@ -44,6 +54,8 @@ class CheckpointManifest(BaseModel):
     """Steps done; training goes on with this one."""
     world_size: int
     zero_stage: int
+    precision: str
+    """fp32 or bf16."""
     content: dict
     """`RunConfig.content()`: everything the result depends on."""
     data_digest: str
@@ -57,18 +69,21 @@ class CheckpointManifest(BaseModel):
 def save(engine: Saveable, root: Path, manifest: CheckpointManifest, keep: int) -> Path:
     """Write a checkpoint (collective), then remove the oldest beyond `keep`.
 
+    A rank that fails inside DeepSpeed's own save leaves it while others wait there, so nothing can be agreed on any more: its
+    exception ends the job. Earlier checkpoints are untouched, and the next save removes what was left half-written.
+
     Raises:
-        RuntimeError: some rank could not write; the temporary folder is removed and earlier checkpoints stay.
+        RuntimeError: a file could not be flushed; agreed on by all ranks.
     """
     target, temporary = root / f"step-{manifest.step:08d}", root / f".tmp-step-{manifest.step:08d}"
     if comm.rank() == 0:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     comm.barrier()
+    engine.save(temporary, TAG)
+    comm.barrier()
     error, digests = None, {}
     try:
-        engine.save(temporary, TAG)
-        comm.barrier()
         digests = _flush_and_digest(temporary)
     except OSError as problem:
         error = f"rank {comm.rank()}: {problem}"
@@ -96,7 +111,7 @@ def load(engine: Saveable, folder: Path) -> None:
     engine.load(folder, TAG)
 
 
-def check(folder: Path, config: RunConfig, data_digest: str, zero_stage: int) -> CheckpointManifest:
+def check(folder: Path, config: RunConfig, belongs: Belongs) -> CheckpointManifest:
     """Verify a checkpoint and that it belongs to this run (collective: rank 0 reads, all ranks get its verdict).
 
     Raises:
@@ -105,7 +120,7 @@ def check(folder: Path, config: RunConfig, data_digest: str, zero_stage: int) ->
     verdict: CheckpointManifest | str = ""
     if comm.rank() == 0:
         try:
-            verdict = _check(folder, config, data_digest, zero_stage)
+            verdict = _check(folder, config, belongs)
         except DataError as error:
             verdict = str(error)
     verdict = comm.broadcast_object(verdict)
@@ -114,7 +129,7 @@ def check(folder: Path, config: RunConfig, data_digest: str, zero_stage: int) ->
     return verdict
 
 
-def _check(folder: Path, config: RunConfig, data_digest: str, zero_stage: int) -> CheckpointManifest:
+def _check(folder: Path, config: RunConfig, belongs: Belongs) -> CheckpointManifest:
     try:
         manifest = CheckpointManifest.model_validate_json((folder / MANIFEST).read_text())
     except ValueError as error:
@@ -125,12 +140,13 @@ def _check(folder: Path, config: RunConfig, data_digest: str, zero_stage: int) -
         if not path.is_file() or file_digest(path) != digest:
             state = "other bytes than its manifest says" if path.is_file() else "that it is missing"
             raise DataError(f"{path}: found {state}; remove {folder} to resume from the checkpoint before it")
-    if (manifest.world_size, manifest.zero_stage) != (comm.world_size(), zero_stage):
+    if (manifest.world_size, manifest.zero_stage, manifest.precision) != (comm.world_size(), belongs.zero_stage, belongs.precision):
         raise DataError(
-            f"{folder}: found a checkpoint of {manifest.world_size} ranks, ZeRO stage {manifest.zero_stage}; this run has "
-            f"{comm.world_size()} ranks, stage {zero_stage}. Resume with the same number of ranks and DeepSpeed config"
+            f"{folder}: found a checkpoint of {manifest.world_size} ranks, ZeRO stage {manifest.zero_stage}, {manifest.precision}; "
+            f"this run has {comm.world_size()} ranks, stage {belongs.zero_stage}, {belongs.precision}. "
+            "Resume with the same number of ranks and DeepSpeed config"
         )
-    if manifest.data_digest != data_digest:
+    if manifest.data_digest != belongs.data_digest:
         raise DataError(f"{folder}: found a checkpoint trained on other shards (manifest digest differs); expected those of data.shards")
     changed = _differences(manifest.content, config.content())
     if changed:

@@ -5,6 +5,7 @@ in the JSON, so that no value is stated twice. Every key whose default has chang
 """
 
 import json
+import os
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +31,7 @@ OWNED = {
 }
 """Keys of a DeepSpeed config that the run config owns, and where."""
 
-KNOWN = {"zero_optimization", "bf16", "fp16", "activation_checkpointing", "aio", "wall_clock_breakdown", "comms_logger", "flops_profiler"}
+KNOWN = {"zero_optimization", "bf16", "aio", "wall_clock_breakdown", "comms_logger", "flops_profiler"}
 """Top-level keys accepted in the JSON; DeepSpeed itself ignores a misspelt one without a word."""
 
 
@@ -51,13 +52,15 @@ def load_deepspeed_config(path: Path, clip: float) -> dict:
             raise DataError(f"{path}: found {key}, which the run config owns; remove it here and set --{OWNED[key]}")
         if key not in KNOWN:
             raise DataError(f"{path}: found the unknown key {key}; expected one of {sorted(KNOWN)}")
-    precise = not (config.get("bf16", {}).get("enabled") or config.get("fp16", {}).get("enabled"))
     return config | {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "gradient_clipping": clip,
         "zero_allow_untested_optimizer": False,
-        "communication_data_type": "fp32" if precise else "bf16",
+        "zero_force_ds_cpu_optimizer": False,
+        # chunks add up in float32 whatever the weights' type, so that their number does not change the gradient
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",
         "prescale_gradients": False,
     }
 
@@ -71,7 +74,7 @@ def init_distributed(timeout_minutes: float) -> torch.device:
     deepspeed.init_distributed(timeout=timedelta(minutes=timeout_minutes), verbose=False)
     if accelerator.device_name() == "cpu":
         return torch.device("cpu")
-    local_rank = comm.rank() % accelerator.device_count()
+    local_rank = int(os.environ["LOCAL_RANK"])
     accelerator.set_device(local_rank)
     return torch.device(accelerator.device_name(local_rank))
 
@@ -87,6 +90,8 @@ class Engine:
         dtype = torch.bfloat16 if ds_config.get("bf16", {}).get("enabled") else torch.float32
         self.model = Crem(load_backbone(config.model.checkpoint, dtype, config.model.attention))
         self.model.train()
+        if config.model.gradient_checkpointing:
+            self.model.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         optimizer = torch.optim.AdamW(
             parameter_groups(self.model, config.optim.weight_decay),
             lr=config.optim.learning_rate,

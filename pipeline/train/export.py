@@ -3,7 +3,6 @@
 The folder opens with `from_pretrained`; nothing of this project is needed to read it. `crem.json` records the run.
 """
 
-import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from transformers import AutoImageProcessor, AutoTokenizer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from data_prep.shards import write_json
+from data_prep.shards import atomic_folder, write_json
 from pipeline import comm
 from pipeline.model.crem import load_backbone
 from pipeline.train.engine import Engine
@@ -45,11 +44,9 @@ def _write(state: dict[str, torch.Tensor], checkpoint: str, folder: Path, proven
     with torch.no_grad():
         for name, weight in state.items():
             own[name].copy_(weight)
-    temporary = folder.with_name(f".tmp-{folder.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False).save_pretrained(temporary)
-    AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False).save_pretrained(temporary)
-    write_json(temporary / PROVENANCE, provenance)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    with atomic_folder(folder) as unfinished:
+        model.save_pretrained(unfinished)
+        AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False).save_pretrained(unfinished)
+        AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False).save_pretrained(unfinished)
+        write_json(unfinished / PROVENANCE, provenance)
+        shutil.rmtree(folder, ignore_errors=True)

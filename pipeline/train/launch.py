@@ -1,49 +1,51 @@
 """What happens in a rank's process before training: how many ranks there are, and what the environment must say.
 
 DeepSpeed's launcher counts accelerators; on a CPU machine it counts NUMA nodes, usually one. So where it started a single rank on a
-machine without a GPU, and CREM_CPU_RANKS does not say how many were meant, this process makes way for a launcher with two.
+machine without a GPU, this process makes way for a launcher with as many as CREM_CPU_RANKS says (two by default).
 """
 
 import os
 import sys
 
-CPU_RANKS = 2
 RANKS_VARIABLE = "CREM_CPU_RANKS"
-"""Environment variable that states the number of CPU ranks; set it to 1 to train on one."""
+"""Environment variable that states the number of ranks on a CPU machine; 2 where it is not set."""
+RELAUNCHED = "CREM_RELAUNCHED"
+"""Set in processes that were started with the wanted number of ranks already."""
 
 
 def main(argv: list[str]) -> int:
     """Entry of `launchers/train.sh` read as Python: relaunch if needed, then train."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if _one_cpu_rank_by_default():
-        _relaunch(argv)
+    wanted = int(os.environ.get(RANKS_VARIABLE, "2"))
+    if wanted > 1 and _one_cpu_rank_by_default():
+        _relaunch(argv, wanted)
     from pipeline.train.__main__ import main as train
 
     return train(argv)
 
 
 def _one_cpu_rank_by_default() -> bool:
-    if os.environ.get("WORLD_SIZE", "1") != "1" or RANKS_VARIABLE in os.environ:
+    if os.environ.get("WORLD_SIZE", "1") != "1" or RELAUNCHED in os.environ:
         return False
     import torch
 
     return not torch.cuda.is_available()
 
 
-def _relaunch(argv: list[str]) -> None:
-    """Replace this process by `deepspeed --num_gpus 2` on the same script."""
+def _relaunch(argv: list[str], ranks: int) -> None:
+    """Replace this process by `deepspeed --num_gpus RANKS` on the same script."""
     words = [word for word in argv if not word.startswith(("--local_rank", "--local-rank"))]
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(name, None)
-    os.environ[RANKS_VARIABLE] = str(CPU_RANKS)
+    os.environ[RELAUNCHED] = "1"
     # glibc otherwise hands large tensors back to the kernel and faults them in again at every step: a third of the time, measured
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
     script = os.path.abspath(sys.argv[0])
     port = str(_free_port())
     sys.stdout.flush()
-    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", port, "--num_gpus", str(CPU_RANKS), script]
+    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", port, "--num_gpus", str(ranks), script]
     os.execv(sys.executable, command + words)
 
 

@@ -28,6 +28,8 @@ class Progress:
 
     def __init__(self, config: RunConfig, tracker: Tracker | None):
         self.config, self.tracker = config, tracker
+        self.failed = False
+        """Set where the run ended before its last step without an exception."""
         self._last = time.perf_counter()
         self._seconds: float | None = None
 
@@ -64,7 +66,7 @@ class Progress:
 
     def __exit__(self, kind, error, trace):
         if self.tracker:
-            self.tracker.finish("FAILED" if kind else "FINISHED")
+            self.tracker.finish("FAILED" if kind or self.failed else "FINISHED")
 
     def say(self, line: str) -> None:
         """Print on rank 0."""
@@ -74,7 +76,7 @@ class Progress:
     def step(self, number: int, work: RankStep, result: StepResult, rate: float, waited: float) -> None:
         """Record one step (collective)."""
         counts = [work.rows, sum(chunk.tokens for chunk in work.chunks), sum(chunk.ids.numel() for chunk in work.chunks)]
-        rows, tokens, places = comm.sum_(torch.tensor(counts, dtype=torch.double)).tolist()
+        rows, tokens, places = comm.sum_numbers(counts)
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         self._seconds = seconds if self._seconds is None else SMOOTH * self._seconds + (1 - SMOOTH) * seconds

@@ -52,13 +52,12 @@ class StepResult:
 
 def train_step(engine: Trainable, work: RankStep, blank: PackedBatch, loss: LossSettings, learning_rate: float, device) -> StepResult:
     """Run one step (collective). `blank` is what a rank runs while others have more chunks."""
-    chunks = [chunk.to(device) for chunk in work.chunks]
-    chunks += [blank.to(device)] * (comm.max_int(len(chunks), device) - len(chunks))
+    chunks = work.chunks + [blank] * (comm.max_int(len(work.chunks)) - len(work.chunks))
     single = len(chunks) == 1
 
     # embed
     with torch.set_grad_enabled(single):
-        outputs = [engine.forward(chunk) for chunk in chunks]
+        outputs = [engine.forward(chunk.to(device)) for chunk in chunks]
     embeddings_SD = _by_slot(chunks, [embeddings for embeddings, _ in outputs], work.slots)
     answer_sum = sum(answer_loss_N.detach().sum() for _, answer_loss_N in outputs)
 
@@ -75,7 +74,7 @@ def train_step(engine: Trainable, work: RankStep, blank: PackedBatch, loss: Loss
 
     # replay
     for i, chunk in enumerate(chunks):
-        chunk_SD, answer_loss_N = outputs[0] if single else engine.forward(chunk)
+        chunk_SD, answer_loss_N = outputs[0] if single else engine.forward(chunk.to(device))
         surrogate = retrieval_scale(weights) * _inner_product(chunk_SD, grad_SD, chunk)
         surrogate = surrogate + generation_scale(weights) * answer_loss_N.sum()
         engine.backward(surrogate, last=i == len(chunks) - 1)

@@ -33,7 +33,7 @@ def test_overrides_change_their_field_alone() -> None:
 
 
 def test_underscores_and_hyphens_are_the_same() -> None:
-    assert parse(["--batch.sub_batch", "12"]) == parse(["--batch.sub-batch", "12"]) != parse([])
+    assert parse(["--batch.sub_batch", "6"]) == parse(["--batch.sub-batch", "6"]) != parse([])
 
 
 @pytest.mark.parametrize("words", [["tiny", "--resume", "--seed", "3"], ["--seed", "3", "--resume"]])
