@@ -32,7 +32,8 @@ def launch(command: list[str], shards: Path, checkpoint: Path, out: Path, *words
     }
     flat = [*(str(word) for pair in options.items() for word in pair), "--track.no-system-metrics"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    env = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CREM_CPU_RANKS", "CREM_RELAUNCHED")}
+    hidden = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_SIZE", "CREM_CPU_RANKS", "CREM_RELAUNCHED")
+    env = {name: value for name, value in os.environ.items() if name not in hidden}
     env |= {"PATH": path, **variables}
     return subprocess.run([*command, *flat, *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
 
