@@ -215,7 +215,7 @@ def test_conversations(root):
 def test_synqa_records_point_back_to_their_row(root):
     rows = synqa(root)
 
-    assert [row["id"] for row in rows[:2]] == ["mmeb-syn/ShapesI2T/0/0", "mmeb-syn/ShapesI2T/2/0"] and len(rows) == ROWS
+    assert [row["id"] for row in rows[:2]] == ["mmeb-syn/ShapesI2T/0/0", "mmeb-syn/ShapesI2T/2/0"] and len(rows) == 32  # half of 40 and of 24
     for row in rows:
         stored = train_rows(root, row["subset"])[row["row"]]
         assert row["contrast"] == {key: value for key, value in stored.items() if key != "qry_image_path"}
@@ -227,9 +227,9 @@ def test_synqa_records_point_back_to_their_row(root):
 def test_our_own_readers_take_every_row(root):
     rows = [row for part in discover(root) for row in read(part, 0, part.rows)]
 
-    assert len(rows) == 40 + 40 + 16 + 12 + 40 + 20 + 20 + 20 + 16 + 40 + 40
+    assert len(rows) == 40 + 40 + 20 + 12 + 24 + 12 + 12 + 16 + 12 + 40 + 32
     assert not [row for row in rows if isinstance(row, Rejected)]
-    assert sum(bool(row.positive and row.turns) for row in rows) == 40  # synqa: both losses
+    assert sum(bool(row.positive and row.turns) for row in rows) == 32  # synqa: both losses
     assert {(found.name, len(found.rows)) for found in load_sets(root / "MMEB-eval")} == {(name, 8) for name in eval_names(root)}
     kinds = {load_benchmark(path).kind for path in (root / "benchmarks").glob("*.tsv")}
     assert kinds == {"multiple_choice", "yes_no", "open"}
