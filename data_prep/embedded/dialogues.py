@@ -15,7 +15,7 @@ from data_prep.embedded.scenes import Part, Scene, caption
 
 REQUESTS = ("Describe the image.", "What is shown in the image?", "Write a caption for the image.")
 _KINDS = {"single": 6, "pair": 4, "group": 2, "glyph": 1, "field": 1}
-_FORMS = {"choice": 5, "yes or no": 1, "open": 4}
+_FORMS = {"choice": 6, "yes or no": 2, "open": 3}
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def dialogue(rng: Random) -> Dialogue:
     if rng.random() < 0.04:
         return Dialogue(None, (_told(scene, rng),))
     shown = picture(scene, Part.TRAIN, rng, wide=0.2)
-    return Dialogue(shown, tuple(ask(scene, rng, rng.choices(range(1, 5), [5, 10, 1, 1])[0], captioned=0.8)))
+    return Dialogue(shown, tuple(ask(scene, rng, rng.choices(range(1, 5), [10, 5, 1, 1])[0], captioned=0.15)))
 
 
 def ask(scene: Scene, rng: Random, count: int, captioned: float = 0.0) -> list[tuple[str, str]]:

@@ -215,7 +215,8 @@ def test_conversations(root):
 def test_synqa_records_point_back_to_their_row(root):
     rows = synqa(root)
 
-    assert [row["id"] for row in rows[:2]] == ["mmeb-syn/ShapesI2T/0/0", "mmeb-syn/ShapesI2T/2/0"] and len(rows) == 32  # half of 40 and of 24
+    assert [row["id"] for row in rows[:2]] == ["mmeb-syn/ShapesI2T/0/0", "mmeb-syn/ShapesI2T/2/0"]
+    assert len(rows) == 32  # half of 40 and of 24
     for row in rows:
         stored = train_rows(root, row["subset"])[row["row"]]
         assert row["contrast"] == {key: value for key, value in stored.items() if key != "qry_image_path"}
