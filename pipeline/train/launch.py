@@ -39,7 +39,7 @@ def _relaunch(argv: list[str], ranks: int) -> None:
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(name, None)
     os.environ[RELAUNCHED] = "1"
-    # glibc otherwise hands large tensors back to the kernel and faults them in again at every step: a third of the time, measured
+    # glibc otherwise hands large tensors back to the kernel and faults them in again at every step: over a quarter of the time, measured
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
     script = os.path.abspath(sys.argv[0])
