@@ -19,8 +19,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class LoraSettings(Settings):
+    """Low-rank adapters: W + (alpha / rank) B A (LoRA, Hu et al. 2021) on every linear layer of the language model."""
+
+    rank: int = Field(default=16, gt=0)
+    """Rank of the update: columns of B, rows of A."""
+    alpha: float = Field(default=32.0, gt=0)
+    """The update is scaled by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of an adapter's inputs that is dropped in training; the masks depend on seed, step, rank and chunk alone."""
+
+
 class ModelSettings(Settings):
-    """Which model, in which precision."""
+    """Which model, and what of it trains."""
 
     checkpoint: str = "work/crem-init"
     """Checkpoint folder or hub id with chorus tokens (`python -m pipeline.model chorus`)."""
@@ -28,6 +39,20 @@ class ModelSettings(Settings):
     """transformers' attention implementation. The compression mask is boolean; eager attention would add it and hide nothing."""
     gradient_checkpointing: bool = False
     """Keep only each layer's input and compute the rest again in the backward pass: less memory, about a third more time."""
+    train: Literal["full", "lora"] = "full"
+    """full: every weight trains; lora: adapters and the chorus rows alone, everything else (the vision tower too) is frozen."""
+    lora: LoraSettings = LoraSettings()
+    """The adapters, where train is lora."""
+    freeze_vision: bool = False
+    """Freeze the vision tower with its merger; with train = lora it is frozen anyway."""
+
+    @model_validator(mode="after")
+    def _lora_where_it_is_asked_for(self) -> "ModelSettings":
+        if self.train != "lora" and self.lora != LoraSettings():
+            raise ValueError(
+                f"model.lora is set, but model.train = {self.train} has no adapters: set model.train to lora, or leave model.lora out"
+            )
+        return self
 
 
 class DataSettings(Settings):
@@ -119,7 +144,7 @@ class RunConfig(Settings):
     stop_after: int | None = Field(default=None, gt=0)
     """End this job after that many steps of the run, with a checkpoint to --resume from; the schedule still spans all steps."""
     seed: int = Field(default=0, ge=0)
-    """Selects data order and the draws of z."""
+    """Selects data order, the draws of z, the adapters' initial weights and dropout masks."""
     save_every: int = Field(default=500, gt=0)
     """Steps between checkpoints; the last step is always saved."""
     keep: int = Field(default=2, gt=0)

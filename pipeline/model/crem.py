@@ -13,16 +13,24 @@ from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel
 
 from pipeline.batches.batch import PackedBatch
+from pipeline.model.chorus_rows import ChorusRows, embed_chorus, score_chorus
 from pipeline.model.mask import compression_mask
 from pipeline.model.pooling import pool_chorus
 
 
 class Crem(nn.Module):
-    """Wraps a vision-language model; its parameters are exactly the backbone's."""
+    """Wraps a vision-language model; its parameters are the backbone's, and `chorus` where the chorus rows train on their own.
 
-    def __init__(self, backbone: PreTrainedModel):
+    Args:
+        chorus: stands in for the embedding's own chorus rows (see `model.trainable`); None: those rows are used.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, chorus: ChorusRows | None = None):
         super().__init__()
         self.backbone = backbone
+        self.chorus = chorus
+        # what is exported is one matrix where the checkpoint ties input and output embedding: train it as that
+        self.chorus_is_scored = chorus is not None and backbone.lm_head.weight is backbone.get_input_embeddings().weight
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Both objectives' inputs from one pass (CREM, joint forward).
@@ -32,14 +40,19 @@ class Crem(nn.Module):
             A plain tuple, since DeepSpeed hangs its backward hooks on tensors in tuples.
         """
         hidden_ND = self.hidden(batch).flatten(0, 1)
-        logits_NV = self.backbone.lm_head(hidden_ND[batch.answer_index]).float()
-        loss_N = F.cross_entropy(logits_NV, batch.answer_labels, reduction="none")
+        answer_ND = hidden_ND[batch.answer_index]
+        logits_NV = self.backbone.lm_head(answer_ND)
+        if self.chorus_is_scored:
+            logits_NV = score_chorus(self.chorus(), self.chorus.token_ids, answer_ND, logits_NV)
+        loss_N = F.cross_entropy(logits_NV.float(), batch.answer_labels, reduction="none")
         return pool_chorus(hidden_ND, batch.chorus_index), loss_N
 
     def hidden(self, batch: PackedBatch, cache: Cache | None = None) -> Tensor:
         """Final-layer states [R, T, D] under the compression mask; keys and values are added to `cache` where one is given."""
         model = self.backbone.model
         embeds_RTD = model.get_input_embeddings()(batch.ids)
+        if self.chorus is not None:
+            embeds_RTD = embed_chorus(self.chorus(), self.chorus.token_ids, batch.ids, embeds_RTD)
         features_PD = torch.cat(model.get_image_features(batch.pixels, batch.grids, return_dict=True).pooler_output)
         features_PD = features_PD.to(embeds_RTD.dtype)
         shown_RT = batch.ids == self.backbone.config.image_token_id

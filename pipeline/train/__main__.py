@@ -104,7 +104,7 @@ def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Prog
     for number, work in enumerate(loader.steps(first, config.last_step), first):
         waited = time.perf_counter() - waiting
         rate = learning_rate(config.optim, number, config.steps)
-        result = train_step(engine, work, blank, config.loss, rate, device)
+        result = train_step(engine, work, blank, config.loss, rate, device, (config.seed, number))
         refused = 0 if result.applied else refused + 1
         progress.step(number, work, result, rate, waited)
         if refused > config.max_refused:

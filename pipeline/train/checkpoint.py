@@ -5,7 +5,8 @@ folder to `step-<n>`. That rename is the commit: there is no `latest` pointer th
 checks, on rank 0, every file's digest and that world size, ZeRO stage, data and config are those of the run; only then does any
 rank unpickle DeepSpeed's files.
 
-Training state beyond weights and optimizer is the step alone: data order, z and learning rate are pure functions of (config, step).
+Training state beyond weights and optimizer is the step alone: data order, z, dropout masks and learning rate are pure functions of
+(config, step, and for the masks rank and chunk).
 """
 
 import hashlib
@@ -24,9 +25,9 @@ from pipeline.config import RunConfig
 
 MANIFEST = "manifest.json"
 TAG = "state"
-LAYOUT_ONLY = {
-    *("deepspeed", "model.gradient_checkpointing", "data.shards", "data.verify", "batch.row_tokens", "batch.chunk_tokens"),
-}
+CHUNKING = {"batch.row_tokens", "batch.chunk_tokens"}
+"""Settings that say which sequences share a forward pass."""
+LAYOUT_ONLY = {"deepspeed", "model.gradient_checkpointing", "data.shards", "data.verify"} | CHUNKING
 """Settings that change how a step is computed but not its result; they may differ at resume. (Of the data, the digest is compared.)"""
 
 
@@ -148,19 +149,24 @@ def _check(folder: Path, config: RunConfig, belongs: Belongs) -> CheckpointManif
         )
     if manifest.data_digest != belongs.data_digest:
         raise DataError(f"{folder}: found a checkpoint trained on other shards (manifest digest differs); expected those of data.shards")
-    changed = _differences(manifest.content, config.content())
+    changed = _differences(manifest.content, config.content(), _layout_only(config))
     if changed:
         raise DataError(f"{folder}: found a checkpoint of other settings ({'; '.join(changed)}); expected the same. Use a new --out")
     return manifest
 
 
-def _differences(then: dict, now: dict, prefix: str = "") -> list[str]:
+def _layout_only(config: RunConfig) -> set[str]:
+    """Dropout masks belong to chunks: with dropout, how sequences are cut into chunks is part of the result."""
+    return LAYOUT_ONLY - CHUNKING if config.model.lora.dropout else LAYOUT_ONLY
+
+
+def _differences(then: dict, now: dict, layout_only: set[str], prefix: str = "") -> list[str]:
     out = []
     for key in sorted(then.keys() | now.keys()):
         name = prefix + key
         if isinstance(then.get(key), dict) and isinstance(now.get(key), dict):
-            out += _differences(then[key], now[key], name + ".")
-        elif then.get(key) != now.get(key) and name not in LAYOUT_ONLY:
+            out += _differences(then[key], now[key], layout_only, name + ".")
+        elif then.get(key) != now.get(key) and name not in layout_only:
             out.append(f"{name}: {then.get(key)} then, {now.get(key)} now")
     return out
 

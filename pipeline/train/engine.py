@@ -19,7 +19,8 @@ from data_prep.samples import DataError
 from pipeline import comm
 from pipeline.batches.batch import PackedBatch
 from pipeline.config import RunConfig
-from pipeline.model.crem import Crem, load_backbone
+from pipeline.model.crem import load_backbone
+from pipeline.model.trainable import make_trainable, plain_weights
 
 OWNED = {
     "train_batch_size": "batch.pairs",
@@ -88,7 +89,8 @@ class Engine:
         # while this object lives, from_pretrained creates every weight already partitioned (ZeRO-3 only)
         self._hf_config = HfDeepSpeedConfig(ds_config) if stage3 else None
         dtype = torch.bfloat16 if ds_config.get("bf16", {}).get("enabled") else torch.float32
-        self.model = Crem(load_backbone(config.model.checkpoint, dtype, config.model.attention))
+        backbone = load_backbone(config.model.checkpoint, dtype, config.model.attention)
+        self.model = make_trainable(backbone, config.model, config.seed, gather)
         self.model.train()
         if config.model.gradient_checkpointing:
             self.model.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -129,10 +131,14 @@ class Engine:
             raise DataError(f"{folder}/{tag}: DeepSpeed found nothing to load")
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every parameter of the backbone, whole, one at a time (collective); the tensor is valid until the next one."""
-        for name, parameter in self.model.backbone.named_parameters():
-            with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
-                yield name, parameter.detach()
+        """Every parameter as a plain checkpoint has it (`plain_weights`), whole, one at a time (collective)."""
+        yield from plain_weights(self.model, gather)
+
+
+def gather(parameters: list[torch.nn.Parameter]) -> deepspeed.zero.GatheredParameters:
+    """A context in which parameters that ZeRO-3 has partitioned are whole on every rank (collective)."""
+    partitioned = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
+    return deepspeed.zero.GatheredParameters(partitioned, enabled=bool(partitioned))
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:

@@ -3,7 +3,6 @@
 Throughput counts the whole job: samples and real tokens of all ranks over the time from the end of the step before, waiting included.
 """
 
-import math
 import os
 import time
 from pathlib import Path
@@ -15,6 +14,8 @@ from data_prep.shards import Manifest, write_json
 from pipeline import comm
 from pipeline.batches.loader import RankStep
 from pipeline.config import RunConfig
+from pipeline.model.crem import Crem
+from pipeline.model.trainable import parameter_counts
 from pipeline.track import Tracker
 from pipeline.train.cli import Command
 from pipeline.train.step import StepResult
@@ -34,9 +35,10 @@ class Progress:
         self._seconds: float | None = None
 
     @classmethod
-    def start(cls, command: Command, ds_config: dict, data: Manifest, model: torch.nn.Module, first: int, run_id: str | None):
+    def start(cls, command: Command, ds_config: dict, data: Manifest, model: Crem, first: int, run_id: str | None):
         """Print what is about to run, write the resolved config, open the tracked run on rank 0 (collective)."""
         config = command.config
+        counts = parameter_counts(model)
         tracker = None
         if comm.rank() == 0:
             resolved = config.model_dump(mode="json")
@@ -45,6 +47,7 @@ class Progress:
             write_json(config.out / "deepspeed.json", ds_config)
             tags = {"crem.recipe": command.recipe, "crem.kind": "training", "crem.shards_digest": data.digest()}
             params = resolved | {"world_size": comm.world_size(), "shards_digest": data.digest(), "shards_rows": data.rows}
+            params |= {"parameters": counts}
             tracker = Tracker.start(
                 config.track, f"train-{command.recipe}", config.out, params, tags, resume_run_id=run_id, resume_step=first + 1
             )
@@ -52,7 +55,7 @@ class Progress:
                 tracker.artifact(config.out / name)
             tracker.artifact(config.data.shards / "manifest.json", "data")
         progress = cls(config, tracker)
-        progress.say(_headline(command, ds_config, data, model, first))
+        progress.say(_headline(command, ds_config, data, counts, first))
         return progress
 
     @property
@@ -117,17 +120,22 @@ class Progress:
         self.say(f"exported: {folder}\nNext: bash launchers/evaluate.sh {folder}")
 
 
-def _headline(command: Command, ds_config: dict, data: Manifest, model: torch.nn.Module, first: int) -> str:
+def _headline(command: Command, ds_config: dict, data: Manifest, counts: dict[str, dict[str, int]], first: int) -> str:
     config = command.config
-    count = sum(math.prod(getattr(p, "ds_shape", p.shape)) for p in model.parameters() if p.requires_grad)
     what = f"resume at step {first} of {config.steps}" if first else f"{config.steps} steps"
     return (
         f"recipe {command.recipe}: {what}, {comm.world_size()} ranks, ZeRO stage {ds_config['zero_optimization']['stage']}\n"
-        f"  model {config.model.checkpoint}: {count:,} parameters train\n"
+        f"  model {config.model.checkpoint}: parameters by part\n{_table(counts)}\n"
         f"  data {config.data.shards}: {data.rows} rows, manifest {data.digest()[:16]}\n"
         f"  step: {config.batch.pairs} pairs (sub-batches of {config.batch.sub_batch} from one source), "
         f"{config.batch.conversations} conversations"
     )
+
+
+def _table(counts: dict[str, dict[str, int]]) -> str:
+    """Trained and total parameters, a line per part."""
+    lines = [f"    {'':10}{'trained':>16}{'total':>16}"]
+    return "\n".join(lines + [f"    {part:10}{count['trained']:>16,}{count['total']:>16,}" for part, count in counts.items()])
 
 
 def _memory_gib() -> float:

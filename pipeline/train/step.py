@@ -7,6 +7,10 @@
                 <embeddings, their gradient> + the chunk's share of the answer loss
     update      once
 
+Where a chunk runs twice, dropout must drop the same units twice, or the cached gradient belongs to other embeddings than those replayed.
+So torch's generators are seeded before every forward, from (run seed, step, rank, chunk): a pure function, hence also the same after a
+resume. Gradient checkpointing keeps each layer's generator state and restores it for its own recomputation (preserve_rng_state).
+
 The contrastive batch is always the whole step, so 1 rank x 2 chunks equals 2 ranks x 1 chunk. A step whose loss is not finite is refused
 before any backward pass, so neither weights nor optimizer state ever see it.
 
@@ -22,6 +26,7 @@ from torch import Tensor
 from pipeline import comm
 from pipeline.batches.batch import PackedBatch
 from pipeline.batches.loader import RankStep
+from pipeline.batches.plan import hash64
 from pipeline.config import LossSettings
 from pipeline.losses.contrastive import ContrastiveInputs, info_nce
 from pipeline.losses.joint import Weights, generation_scale, joint_loss, retrieval_scale
@@ -50,14 +55,26 @@ class StepResult:
     """Forward passes per rank (without replay)."""
 
 
-def train_step(engine: Trainable, work: RankStep, blank: PackedBatch, loss: LossSettings, learning_rate: float, device) -> StepResult:
-    """Run one step (collective). `blank` is what a rank runs while others have more chunks."""
+def train_step(
+    engine: Trainable, work: RankStep, blank: PackedBatch, loss: LossSettings, learning_rate: float, device, key: tuple[int, int]
+) -> StepResult:
+    """Run one step (collective).
+
+    Args:
+        blank: what a rank runs while others have more chunks.
+        key: (run seed, step number), which dropout masks depend on.
+    """
+
+    def forward(number: int, chunk: PackedBatch) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(forward_seed(*key, comm.rank(), number))
+        return engine.forward(chunk.to(device))
+
     chunks = work.chunks + [blank] * (comm.max_int(len(work.chunks)) - len(work.chunks))
     single = len(chunks) == 1
 
     # embed
     with torch.set_grad_enabled(single):
-        outputs = [engine.forward(chunk.to(device)) for chunk in chunks]
+        outputs = [forward(i, chunk) for i, chunk in enumerate(chunks)]
     embeddings_SD = _by_slot(chunks, [embeddings for embeddings, _ in outputs], work.slots)
     answer_sum = sum(answer_loss_N.detach().sum() for _, answer_loss_N in outputs)
 
@@ -74,7 +91,7 @@ def train_step(engine: Trainable, work: RankStep, blank: PackedBatch, loss: Loss
 
     # replay
     for i, chunk in enumerate(chunks):
-        chunk_SD, answer_loss_N = outputs[0] if single else engine.forward(chunk.to(device))
+        chunk_SD, answer_loss_N = outputs[0] if single else forward(i, chunk)
         surrogate = retrieval_scale(weights) * _inner_product(chunk_SD, grad_SD, chunk)
         surrogate = surrogate + generation_scale(weights) * answer_loss_N.sum()
         engine.backward(surrogate, last=i == len(chunks) - 1)
@@ -82,6 +99,11 @@ def train_step(engine: Trainable, work: RankStep, blank: PackedBatch, loss: Loss
     # update
     grad_norm, applied = engine.step(learning_rate)
     return StepResult(*means, grad_norm=grad_norm, applied=applied, chunks=len(chunks))
+
+
+def forward_seed(seed: int, step: int, rank: int, chunk: int) -> int:
+    """Seed of torch's generators for one forward pass: the same whenever and wherever that pass is run."""
+    return hash64("forward", seed, step, rank, chunk)
 
 
 def contrast(embeddings_SD: Tensor, work: RankStep, loss: LossSettings) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,6 +19,8 @@ from pipeline.train import step as step_module
 from pipeline.train.step import train_step
 
 CPU = torch.device("cpu")
+KEY = (0, 0)
+"""Seed and step."""
 
 
 class Plain:
@@ -76,7 +78,7 @@ def load(shards, collator):
 def run(model, work, blank, loss=LossSettings(temperature=0.1), kind=Plain):
     """One step on a copy of the model."""
     engine = kind(model)
-    return train_step(engine, work, blank, loss, 1e-3, CPU), engine
+    return train_step(engine, work, blank, loss, 1e-3, CPU, KEY), engine
 
 
 def error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -205,10 +207,10 @@ def test_a_step_without_finite_loss_is_refused(model, load, collator, chunk_toke
     broken = replace(good.chunks[shown], pixels=good.chunks[shown].pixels * float("nan"))
     bad = replace(good, chunks=[*good.chunks[:shown], broken, *good.chunks[shown + 1 :]])
     engine = Plain(model)
-    train_step(engine, good, blank, loss, 1e-3, CPU)
+    train_step(engine, good, blank, loss, 1e-3, CPU, KEY)
     before = copy.deepcopy((engine.model.state_dict(), engine.optimizer.state_dict()["state"]))
     engine.last.clear()
-    result = train_step(engine, bad, blank, loss, 1e-3, CPU)
+    result = train_step(engine, bad, blank, loss, 1e-3, CPU, KEY)
     assert not result.applied
     assert result.loss != result.loss
     assert engine.last == []
@@ -216,13 +218,13 @@ def test_a_step_without_finite_loss_is_refused(model, load, collator, chunk_toke
     after = (engine.model.state_dict(), engine.optimizer.state_dict()["state"])
     assert all(torch.equal(before[0][name], value) for name, value in after[0].items())
     assert all(torch.equal(before[1][i][name], value) for i, state in after[1].items() for name, value in state.items())
-    assert train_step(engine, good, blank, loss, 1e-3, CPU).applied
+    assert train_step(engine, good, blank, loss, 1e-3, CPU, KEY).applied
 
 
 @pytest.mark.parametrize("chunk_tokens", [64, 1 << 20])
 def test_learns(model, load, collator, chunk_tokens: int) -> None:
     """The same step again and again: both losses fall, chunked or not."""
     engine, blank, work = Plain(model), collator([]), load(chunk_tokens=chunk_tokens)
-    results = [train_step(engine, work, blank, LossSettings(temperature=0.1), 3e-3, CPU) for _ in range(12)]
+    results = [train_step(engine, work, blank, LossSettings(temperature=0.1), 3e-3, CPU, KEY) for _ in range(12)]
     assert results[-1].retrieval_loss < 0.7 * results[0].retrieval_loss
     assert results[-1].generation_loss < 0.8 * results[0].generation_loss

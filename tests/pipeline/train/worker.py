@@ -14,8 +14,10 @@ from pipeline.batches.collate import Collator
 from pipeline.batches.loader import StepLoader
 from pipeline.batches.reader import ShardReader
 from pipeline.config import RunConfig
-from pipeline.model.crem import Crem, load_backbone
+from pipeline.model.crem import load_backbone
+from pipeline.model.trainable import make_trainable, plain_weights
 from pipeline.train.engine import Engine, init_distributed, load_deepspeed_config, parameter_groups
+from pipeline.train.export import export
 from pipeline.train.schedule import learning_rate
 from pipeline.train.step import train_step
 
@@ -24,7 +26,7 @@ class PlainEngine:
     """The reference: one process, plain PyTorch, the same optimizer and clipping."""
 
     def __init__(self, config: RunConfig):
-        self.model = Crem(load_backbone(config.model.checkpoint, torch.float32)).train()
+        self.model = make_trainable(load_backbone(config.model.checkpoint, torch.float32), config.model, config.seed).train()
         self.clip = config.optim.clip
         groups = parameter_groups(self.model, config.optim.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, betas=(config.optim.beta1, config.optim.beta2))
@@ -44,35 +46,60 @@ class PlainEngine:
         return float(norm), True
 
     def weights(self):
-        yield from self.model.backbone.named_parameters()
+        yield from plain_weights(self.model)
 
 
 def run(scenario: dict) -> dict:
-    """Train a few steps; returns losses, the number of chunks, gradient norms and final weights."""
+    """Train a few steps; returns losses, the number of chunks, gradient norms and final weights.
+
+    A scenario may ask for a checkpoint after step `reload_at`, read back by a new engine that goes on, and for an `export` at the end.
+    """
     config = RunConfig.model_validate(scenario["config"])
-    if scenario["stage"] is None:
-        engine = PlainEngine(config)
-    else:
-        ds_config = load_deepspeed_config(config.deepspeed, config.optim.clip)
-        ds_config["zero_optimization"] = dict(ds_config["zero_optimization"], stage=scenario["stage"])
-        engine = Engine(config, ds_config)
+    engine = build(config, scenario["stage"])
     encoder = Encoder(config.model.checkpoint)
     collator = Collator(encoder.images, engine.model.backbone.model.get_rope_index, encoder.image_id, encoder.tokenizer.pad_token_id)
     loader = StepLoader(ShardReader(config.data.shards, encoder, verify=False), collator, config, comm.rank(), comm.world_size())
     results = []
     for number in range(config.steps):
+        if scenario.get("reload_at") == number:
+            engine.save(Path(scenario["out"]).with_suffix(".checkpoint"), "state")
+            engine = build(config, scenario["stage"])
+            engine.load(Path(scenario["out"]).with_suffix(".checkpoint"), "state")
         work = loader.step(number)
         poisoned = scenario.get("poison") == number
         if poisoned and comm.rank() == 0:
             work.chunks[0].pixels.fill_(float("nan"))
         before = _weights(engine) if poisoned else {}
-        result = train_step(engine, work, loader.blank(), config.loss, learning_rate(config.optim, number, config.steps), "cpu")
+        rate = learning_rate(config.optim, number, config.steps)
+        result = train_step(engine, work, loader.blank(), config.loss, rate, "cpu", (config.seed, number))
         record = vars(result) | {"own_image_tokens": sum(int(chunk.image_tokens) for chunk in work.chunks)}
         if poisoned:
             after = _weights(engine)
             record["unchanged"] = all(before[name].equal(after[name]) for name in before)
         results.append(record)
-    return {"results": results, "weights": _weights(engine)}
+    out = {"results": results, "weights": _weights(engine), "optimized": _optimized(engine)}
+    if "export" in scenario:
+        engine.model.eval()
+        with torch.no_grad():
+            out["embeddings"], out["answer_losses"] = engine.forward(work.chunks[0])
+        out["batch"] = vars(work.chunks[0])
+        export(engine, config.model.checkpoint, Path(scenario["export"]), {})
+    return out
+
+
+def build(config: RunConfig, stage: int | None):
+    """A DeepSpeed engine, or plain PyTorch where `stage` is None."""
+    if stage is None:
+        return PlainEngine(config)
+    ds_config = load_deepspeed_config(config.deepspeed, config.optim.clip)
+    ds_config["zero_optimization"] = dict(ds_config["zero_optimization"], stage=stage)
+    return Engine(config, ds_config)
+
+
+def _optimized(engine) -> int:
+    """Parameters that the optimizer was given."""
+    model = engine.model
+    return sum(getattr(p, "ds_numel", p.numel()) for group in parameter_groups(model, 0.0) for p in group["params"])
 
 
 def _weights(engine) -> dict[str, torch.Tensor]:
