@@ -61,6 +61,7 @@ VALID = {
     "deepspeed": "ds_configs/zero3_bf16.json",
     "timeout_minutes": 2.5,
     "model.checkpoint": "some/folder",
+    "model.train": "lora",
     "data.shards": "some/shards",
     "data.mix_exponent": 0.5,
     "batch.pairs": 192,
@@ -98,6 +99,11 @@ INVALID = [
     ("loss.symmetric", 2),
     ("model.attention", "flash"),
     ("model.attention", "eager"),
+    ("model.train", "adapters"),
+    ("model.freeze_vision", 2),
+    *[("model.lora.rank", value) for value in (0, -4, 1.5)],
+    *[("model.lora.alpha", value) for value in (0, -1, NAN, INF)],
+    *[("model.lora.dropout", value) for value in (-0.1, 1.0, NAN)],
     ("model.checkpoint", None),
     ("optim.schedule", "step"),
     ("out", 3),
@@ -140,9 +146,10 @@ def test_a_misspelt_option_is_refused(path: tuple[str, ...], capsys) -> None:
 
 
 def test_every_plain_field_is_in_the_table() -> None:
-    special = {"data.weights", "data.verify", "loss.symmetric", "model.attention", "model.gradient_checkpointing"}
+    special = {"data.weights", "data.verify", "loss.symmetric", "model.attention", "model.gradient_checkpointing", "model.freeze_vision"}
+    special |= {"model.lora.rank", "model.lora.alpha", "model.lora.dropout"}
     names = {".".join(path) for path in paths() if path[0] != "track"}
-    assert names - special - {"model", "data", "batch", "loss", "optim"} == set(VALID)
+    assert names - special - {"model", "model.lora", "data", "batch", "loss", "optim"} == set(VALID)
 
 
 @pytest.mark.parametrize(("name", "value"), VALID.items(), ids=list(VALID))
@@ -180,6 +187,19 @@ def test_rules_between_fields_name_them(batch: dict, message: str, capsys) -> No
     assert stop.value.code == 2
     shown = "".join(capsys.readouterr())
     assert all(f"batch.{name}" in shown for name in batch)
+
+
+def test_adapters_are_set_where_they_train() -> None:
+    words = ["--model.lora.rank", "4", "--model.lora.alpha", "6", "--model.lora.dropout", "0.25"]
+    model = parse(["tiny", "--model.train", "lora", *words]).config.model
+    assert (model.train, model.lora.rank, model.lora.alpha, model.lora.dropout) == ("lora", 4, 6.0, 0.25)
+    default = parse(["tiny", "--model.train", "lora"]).config.model
+    assert (default.lora.rank, default.lora.alpha, default.lora.dropout, default.freeze_vision) == (16, 32.0, 0.0, False)
+    with pytest.raises(ValidationError, match=r"model.train = full has no adapters: set model.train to lora, or leave model.lora out"):
+        RunConfig.model_validate({"model": {"lora": {"rank": 4}}})
+    with pytest.raises(SystemExit) as stop:
+        parse(["tiny", *words])
+    assert stop.value.code == 2
 
 
 def test_is_frozen() -> None:
