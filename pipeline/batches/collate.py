@@ -102,7 +102,8 @@ class Collator:
         grids = [(1, image.height // patch, image.width // patch) for image in sequence.images]
         runs = np.flatnonzero(np.diff(kinds.astype(np.int8)))
         key = (len(kinds), tuple(grids), tuple(runs.tolist()))
-        if key not in self._positions:
+        found = self._positions.get(key)  # chunks are packed in threads: what one remembers another may clear
+        if found is None:
             positions, _ = self.rope_index(
                 torch.from_numpy(sequence.ids.astype(np.int64))[None],
                 mm_token_type_ids=torch.from_numpy(kinds.astype(np.int64))[None],
@@ -110,8 +111,8 @@ class Collator:
             )
             if len(self._positions) >= REMEMBERED:
                 self._positions.clear()
-            self._positions[key] = positions[:, 0]
-        return self._positions[key]
+            found = self._positions[key] = positions[:, 0]
+        return found
 
 
 def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:

@@ -5,7 +5,7 @@ then positives, then hard negatives: `slot` is a sequence's place in that order,
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -26,8 +26,8 @@ from pipeline.config import RunConfig
 class RankStep:
     """What one rank runs in one step."""
 
-    chunks: list[PackedBatch]
-    """Forward passes; ranks with fewer add blank ones (`StepLoader.blank`)."""
+    chunks: Sequence[PackedBatch]
+    """Forward passes; ranks with fewer add blank ones (`StepLoader.blank`). From a loader, they are packed when asked for (`Chunks`)."""
     pairs: int
     """B: local pairs. Slots 0 .. B-1 are queries, B .. 2B-1 their positives, the rest hard negatives."""
     slots: int
@@ -38,6 +38,42 @@ class RankStep:
     """Local tokens with a label."""
     rows: int
     """Local samples: pairs and conversations."""
+    tokens: int
+    """Local tokens, each sequence's once."""
+    places: int
+    """Token places of all chunks, padding included."""
+
+
+class Chunks(Sequence[PackedBatch]):
+    """The chunks of one step, packed when asked for, since the pixels of them all would fill memory long before the model does.
+
+    Gradient caching goes through them twice and packs each twice. Iterating keeps one chunk ahead in a thread, so that the model does not
+    wait; the first one is packed at once (by the loader's own thread, a step ahead) and kept.
+    """
+
+    def __init__(self, collator: Collator, rows: list[list[list[Job]]]):
+        self._collator, self._rows = collator, rows
+        self._first = collator(rows[0])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> PackedBatch:
+        return self._collator(self._rows[index]) if index else self._first
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        ready = self._first
+        with ThreadPoolExecutor(1) as pool:
+            for index in range(1, len(self)):
+                pending = pool.submit(self.__getitem__, index)
+                yield ready
+                ready = pending.result()
+            yield ready
+
+    @property
+    def places(self) -> int:
+        """Token places of all chunks: rows times the widest row's tokens."""
+        return sum(len(rows) * max(sum(len(job.sequence) for job in row) for row in rows) for rows in self._rows)
 
 
 class StepLoader:
@@ -83,13 +119,16 @@ class StepLoader:
         for slot, row in enumerate(pair_rows):
             jobs[slot] = Job(row.query, self._compressed(number, row), slot)
         jobs += [Job(row.query, self._compressed(number, row)) for row in other_rows]
+        chunks = Chunks(self.collator, self._chunks(jobs))
         return RankStep(
-            chunks=[self.collator(rows) for rows in self._chunks(jobs)],
+            chunks=chunks,
             pairs=len(pair_rows),
             slots=len(embedded),
             keys=torch.tensor([content_key(s) for s in embedded], dtype=torch.long),
             answer_tokens=sum(count_answer_tokens(job.sequence) for job in jobs),
             rows=len(pair_rows) + len(other_rows),
+            tokens=sum(len(job.sequence) for job in jobs),
+            places=chunks.places,
         )
 
     def pair_rows(self, number: int) -> list[int]:

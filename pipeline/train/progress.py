@@ -78,8 +78,7 @@ class Progress:
 
     def step(self, number: int, work: RankStep, result: StepResult, rate: float, waited: float) -> None:
         """Record one step (collective)."""
-        counts = [work.rows, sum(chunk.tokens for chunk in work.chunks), sum(chunk.ids.numel() for chunk in work.chunks)]
-        rows, tokens, places = comm.sum_numbers(counts)
+        rows, tokens, places = comm.sum_numbers([work.rows, work.tokens, work.places])
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         self._seconds = seconds if self._seconds is None else SMOOTH * self._seconds + (1 - SMOOTH) * seconds

@@ -17,6 +17,7 @@ before any backward pass, so neither weights nor optimizer state ever see it.
 Shapes: S local slots, G pairs of all ranks, C candidates of all ranks, D hidden.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,13 +70,16 @@ def train_step(
         torch.manual_seed(forward_seed(*key, comm.rank(), number))
         return engine.forward(chunk.to(device))
 
-    chunks = work.chunks + [blank] * (comm.max_int(len(work.chunks)) - len(work.chunks))
-    single = len(chunks) == 1
+    count = comm.max_int(len(work.chunks))
+    single = count == 1
 
     # embed
+    outputs, slots = [], []
     with torch.set_grad_enabled(single):
-        outputs = [forward(i, chunk) for i, chunk in enumerate(chunks)]
-    embeddings_SD = _by_slot(chunks, [embeddings for embeddings, _ in outputs], work.slots)
+        for i, chunk in enumerate(_padded(work.chunks, blank, count)):
+            outputs.append(forward(i, chunk))
+            slots.append(chunk.embedding_slots)
+    embeddings_SD = _by_slot(slots, [embeddings for embeddings, _ in outputs], work.slots)
     answer_sum = sum(answer_loss_N.detach().sum() for _, answer_loss_N in outputs)
 
     # contrast
@@ -87,18 +91,18 @@ def train_step(
     total = joint_loss(retrieval_total, answer_total, weights)
     means = (total, retrieval_total / max(pairs, 1), answer_total / max(answers, 1), correct_total / max(pairs, 1))
     if not torch.isfinite(torch.tensor(total)):
-        return StepResult(*means, grad_norm=0.0, applied=False, chunks=len(chunks))
+        return StepResult(*means, grad_norm=0.0, applied=False, chunks=count)
 
     # replay
-    for i, chunk in enumerate(chunks):
+    for i, chunk in enumerate(_padded(work.chunks, blank, count)):
         chunk_SD, answer_loss_N = outputs[0] if single else forward(i, chunk)
         surrogate = retrieval_scale(weights) * _inner_product(chunk_SD, grad_SD, chunk)
         surrogate = surrogate + generation_scale(weights) * answer_loss_N.sum()
-        engine.backward(surrogate, last=i == len(chunks) - 1)
+        engine.backward(surrogate, last=i == count - 1)
 
     # update
     grad_norm, applied = engine.step(learning_rate)
-    return StepResult(*means, grad_norm=grad_norm, applied=applied, chunks=len(chunks))
+    return StepResult(*means, grad_norm=grad_norm, applied=applied, chunks=count)
 
 
 def forward_seed(seed: int, step: int, rank: int, chunk: int) -> int:
@@ -137,12 +141,19 @@ def _inputs(everything_ED: Tensor, keys_E: Tensor, sizes: list[int], pairs: int)
     )
 
 
-def _by_slot(chunks: list[PackedBatch], embeddings: list[Tensor], slots: int) -> Tensor:
-    """Embeddings of all chunks in slot order, without gradient: [S, D]."""
+def _padded(chunks: Sequence[PackedBatch], blank: PackedBatch, count: int) -> Iterator[PackedBatch]:
+    """The chunks, one at a time, then blank ones up to `count`."""
+    yield from chunks
+    for _ in range(count - len(chunks)):
+        yield blank
+
+
+def _by_slot(places: list[Tensor], embeddings: list[Tensor], slots: int) -> Tensor:
+    """Embeddings of all chunks in slot order, without gradient: [S, D]. `places` are the chunks' `embedding_slots`."""
     out_SD = embeddings[0].new_zeros((slots, embeddings[0].shape[1]))
-    for chunk, chunk_SD in zip(chunks, embeddings, strict=True):
-        needed = chunk.embedding_slots >= 0
-        out_SD[chunk.embedding_slots[needed]] = chunk_SD.detach()[needed]
+    for places_S, chunk_SD in zip(places, embeddings, strict=True):
+        needed = places_S >= 0
+        out_SD[places_S[needed]] = chunk_SD.detach()[needed]
     return out_SD
 
 

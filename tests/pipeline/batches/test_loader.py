@@ -103,6 +103,25 @@ def test_chunks_hold_everything_within_the_budget(make, step: int, row_tokens: i
         assert chunk.ids.shape[0] == 1 or chunk.ids.numel() <= row_tokens * budget
 
 
+@pytest.mark.parametrize("row_tokens", [32, 200])
+def test_chunks_are_packed_when_asked_for(make, monkeypatch, row_tokens: int) -> None:
+    """The first at once, the others each time; always the same, and no more than two at a time beside it."""
+    loader = make(row_tokens=row_tokens, chunk_tokens=max(200, row_tokens))
+    calls = []
+    monkeypatch.setattr(loader, "collator", lambda rows, collator=loader.collator: (calls.append(len(rows)), collator(rows))[1])
+    work = loader.step(0)
+    assert len(calls) == 1 and len(work.chunks) > 2
+    walked = []
+    for number, chunk in enumerate(work.chunks):
+        assert len(calls) <= number + 2
+        walked.append(chunk)
+    for number, chunk in enumerate(walked):
+        again = work.chunks[number]
+        assert all(torch.equal(value, vars(again)[name]) for name, value in vars(chunk).items())
+    assert work.tokens == sum(chunk.tokens for chunk in walked)
+    assert work.places == sum(chunk.ids.numel() for chunk in walked)
+
+
 def test_steps_ahead_equal_steps_alone(make) -> None:
     loader = make()
     ahead = list(loader.steps(2, 5))

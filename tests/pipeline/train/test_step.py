@@ -205,7 +205,7 @@ def test_a_step_without_finite_loss_is_refused(model, load, collator, chunk_toke
     good = load(chunk_tokens=chunk_tokens)
     shown = next(i for i, chunk in enumerate(good.chunks) if chunk.image_tokens > 0)
     broken = replace(good.chunks[shown], pixels=good.chunks[shown].pixels * float("nan"))
-    bad = replace(good, chunks=[*good.chunks[:shown], broken, *good.chunks[shown + 1 :]])
+    bad = replace(good, chunks=[broken if i == shown else chunk for i, chunk in enumerate(good.chunks)])
     engine = Plain(model)
     train_step(engine, good, blank, loss, 1e-3, CPU, KEY)
     before = copy.deepcopy((engine.model.state_dict(), engine.optimizer.state_dict()["state"]))
