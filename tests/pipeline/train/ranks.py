@@ -13,13 +13,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def run_ranks(scenarios: list[dict], world: int, folder: Path, timeout: float = 240) -> list[dict]:
+def run_ranks(scenarios: list[dict], world: int, folder: Path, timeout: float = 240, worker: str = "worker.py") -> list[dict]:
     """Run scenarios one after another on `world` ranks; returns rank 0's results, those of other ranks under "others"."""
     for i, scenario in enumerate(scenarios):
         scenario["out"] = str(folder / f"{world}-{i}.pt")
     plan = folder / f"{world}.json"
     plan.write_text(json.dumps(scenarios, default=str))
-    command, port = [str(Path(__file__).with_name("worker.py")), str(plan)], free_port()
+    command, port = [str(Path(__file__).with_name(worker)), str(plan)], free_port()
     wait_for([start_rank(command, rank, world, port) for rank in range(world)], timeout)
     out = []
     for scenario in scenarios:

@@ -92,7 +92,8 @@ def build(config: RunConfig, stage: int | None):
     if stage is None:
         return PlainEngine(config)
     ds_config = load_deepspeed_config(config.deepspeed, config.optim.clip)
-    ds_config["zero_optimization"] = dict(ds_config["zero_optimization"], stage=stage)
+    # nothing is small enough to be kept whole: ZeRO-3 gathers every parameter of these small models, too
+    ds_config["zero_optimization"] = dict(ds_config["zero_optimization"], stage=stage, stage3_param_persistence_threshold=0)
     return Engine(config, ds_config)
 
 
@@ -106,7 +107,8 @@ def _weights(engine) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in engine.weights()}
 
 
-def main() -> None:
+def main(run=run) -> None:
+    """Run every scenario of the file named on the command line."""
     scenarios = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(1)
     if int(os.environ["WORLD_SIZE"]) > 1 or any(s["stage"] is not None for s in scenarios):
