@@ -50,27 +50,46 @@ def straight(shards, checkpoint, tmp_path_factory):
     return out, done.stdout
 
 
+PARTS = [
+    ["trained", "total"],
+    ["vision", "75,168", "75,168"],
+    ["language", "98,624", "98,624"],
+    ["adapters", "0", "0"],
+    ["chorus", "256", "256"],
+]
+
+
 def test_runs_two_ranks_as_typed(straight):
     out, output = straight
     assert "recipe tiny: 4 steps, 2 ranks, ZeRO stage 3" in output
+    assert [line.split() for line in output.splitlines() if line.startswith("    ")] == PARTS
     assert "in-batch P@1" in output and "left 00:00:00" in output
     assert json.loads((out / "result.json").read_text())["steps"] == STEPS
     assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
 
 
-def test_resume_is_bitwise_the_straight_run(straight, shards, checkpoint, tmp_path):
+LORA = ["--model.train", "lora", "--model.lora.dropout", "0.1", "--batch.row-tokens", "128", "--batch.chunk-tokens", "256"]
+"""Adapters with dropout, in several chunks. (In the default suite: `test_lora`, without the launcher.)"""
+
+
+@pytest.mark.parametrize("words", [[], pytest.param(LORA, marks=pytest.mark.slow)], ids=["full", "lora"])
+def test_resume_is_bitwise_the_straight_run(straight, shards, checkpoint, tmp_path, words):
+    reference = straight[0]
+    if words:
+        reference = tmp_path / "reference"
+        assert launch(DEEPSPEED, shards, checkpoint, reference, *words).returncode == 0
     out = tmp_path / "run"
-    first = launch(DEEPSPEED, shards, checkpoint, out, "--stop-after", "2")
+    first = launch(DEEPSPEED, shards, checkpoint, out, *words, "--stop-after", "2")
     assert first.returncode == 0, first.stderr[-3000:]
     assert not (out / "export").exists()
-    second = launch(["bash", "launchers/train.sh", "tiny"], shards, checkpoint, out, "--resume")
+    second = launch(["bash", "launchers/train.sh", "tiny"], shards, checkpoint, out, *words, "--resume")
     assert second.returncode == 0, second.stdout[-3000:] + second.stderr[-3000:]
     assert "resume at step 2 of 4" in second.stdout
-    assert losses(out) == losses(straight[0])
-    ours, reference = (load_file(run / "export" / "model.safetensors") for run in (out, straight[0]))
-    assert ours.keys() == reference.keys()
-    assert all(ours[name].equal(reference[name]) for name in ours)
+    assert losses(out) == losses(reference)
+    ours, expected = (load_file(run / "export" / "model.safetensors") for run in (out, reference))
+    assert ours.keys() == expected.keys()
+    assert all(ours[name].equal(expected[name]) for name in ours)
 
 
 def test_export_opens_with_from_pretrained_and_has_moved(straight, checkpoint):
@@ -94,6 +113,7 @@ def test_mlflow_holds_the_run(straight):
     run = client.get_run(json.loads((out / "result.json").read_text())["tracked_run"])
     assert run.info.status == "FINISHED"
     assert run.data.params["batch.pairs"] == "8" and run.data.params["world_size"] == "2"
+    assert run.data.params["parameters.chorus.trained"] == "256" and run.data.params["parameters.vision.total"] == "75168"
     names = {"loss/total", "loss/retrieval", "loss/generation", "accuracy/in_batch", "optim/learning_rate", "optim/grad_norm"}
     names |= {"speed/samples_per_s", "speed/tokens_per_s", "batch/padding_share", "memory/rank0_gib"}
     assert names <= run.data.metrics.keys()

@@ -1,0 +1,42 @@
+"""Which settings a checkpoint must share with the run that continues it."""
+
+import pytest
+
+from data_prep.samples import DataError
+from pipeline.config import RunConfig
+from pipeline.train.checkpoint import MANIFEST, Belongs, CheckpointManifest, check
+
+BELONGS = Belongs(zero_stage=3, precision="fp32", data_digest="d")
+DROPOUT = {"model": {"train": "lora", "lora": {"dropout": 0.1}}}
+
+
+def write(folder, content: dict) -> None:
+    manifest = CheckpointManifest(
+        step=2, world_size=1, zero_stage=3, precision="fp32", content=content, data_digest="d", tracked_run=None, files={}
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json())
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "named"),
+    [
+        ({}, {"model": {"train": "lora"}}, "model.train: full then, lora now"),
+        ({}, {"model": {"freeze_vision": True}}, "model.freeze_vision: False then, True now"),
+        ({"model": {"train": "lora"}}, DROPOUT, "model.lora.dropout: 0.0 then, 0.1 now"),
+        (DROPOUT, DROPOUT | {"batch": {"chunk_tokens": 4096}}, "batch.chunk_tokens: 8192 then, 4096 now"),
+        (DROPOUT, DROPOUT | {"batch": {"row_tokens": 1024}}, "batch.row_tokens: 2048 then, 1024 now"),
+    ],
+    ids=["train", "freeze_vision", "dropout", "chunks with dropout", "rows with dropout"],
+)
+def test_other_content_is_refused_and_named(tmp_path, then: dict, now: dict, named: str) -> None:
+    write(tmp_path, RunConfig.model_validate(then).content())
+    with pytest.raises(DataError, match=named):
+        check(tmp_path, RunConfig.model_validate(now), BELONGS)
+
+
+@pytest.mark.parametrize("model", [{}, {"train": "lora"}], ids=["full", "lora"])
+def test_chunking_is_layout_where_nothing_is_dropped(tmp_path, model: dict) -> None:
+    """Without dropout the number of chunks does not change the gradient, and may change at resume."""
+    write(tmp_path, RunConfig.model_validate({"model": model}).content())
+    now = {"model": model | {"gradient_checkpointing": True}, "batch": {"row_tokens": 1024, "chunk_tokens": 4096}}
+    assert check(tmp_path, RunConfig.model_validate(now), BELONGS).step == 2
