@@ -103,7 +103,7 @@ def _missing(config: dict) -> list[str]:
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     needed = {
         "a vision tower (vision_config)": vision,
-        "an image placeholder token (image_token_id)": config.get("image_token_id"),
+        "an image placeholder token (image_token_id)": config.get("image_token_id", config.get("image_token_index")),
         "image tokens of merged patches (vision_config.spatial_merge_size)": (vision or {}).get("spatial_merge_size"),
         "positions in time, height and width (M-RoPE: mrope_section)": rope.get("mrope_section"),
     }

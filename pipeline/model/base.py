@@ -146,8 +146,9 @@ def _qwen3_vl(size: BaseSize, tokenizer: PreTrainedTokenizerFast) -> PreTrainedC
         spatial_merge_size=2,
         temporal_patch_size=2,
         num_position_embeddings=16 * 16,  # real: 48 x 48; either way resampled to each image's grid
-        # real: three blocks spread over the tower; here all but the last, at most as many as there are decoder layers to take them
-        deepstack_visual_indexes=[*range(max(1, size.vision_layers - 1))][: size.layers],
+        # real: three blocks spread over the tower; here all but the last. One level is added after each of the first decoder layers;
+        # what is added after the last one no other token reads
+        deepstack_visual_indexes=[*range(min(size.vision_layers, size.layers) - 1)],
         initializer_range=size.init_std,
     )
     return Qwen3VLConfig(text_config=text, vision_config=vision, **_marks(tokenizer))

@@ -16,6 +16,7 @@ from pipeline.batches.reader import ShardReader
 from pipeline.config import RunConfig
 from pipeline.model.crem import Crem, load_backbone
 from pipeline.train.engine import Engine, init_distributed, load_deepspeed_config, parameter_groups
+from pipeline.train.export import export
 from pipeline.train.schedule import learning_rate
 from pipeline.train.step import train_step
 
@@ -72,6 +73,8 @@ def run(scenario: dict) -> dict:
             after = _weights(engine)
             record["unchanged"] = all(before[name].equal(after[name]) for name in before)
         results.append(record)
+    if "export" in scenario:
+        export(engine, config.model.checkpoint, Path(scenario["export"]), {"step": config.steps})
     return {"results": results, "weights": _weights(engine)}
 
 
