@@ -3,7 +3,7 @@
 `Encoder` holds a tokenizer, an image processor's sizing rules and the chorus ids, all read from the checkpoint folder. Training
 shards and evaluation prompts are both made here, so a prompt cannot differ between the two.
 
-Invariant: special ids enter a sequence only through `template.Special`, image and chorus slots. Text is tokenized with
+Invariant: special ids enter a sequence only through `template.Mark`, image and chorus slots. Text is tokenized with
 `split_special_tokens=True`, so data that spells `<|image_pad|>` or `<|im_end|>` stays plain text.
 """
 
@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedConfig
+from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from data_prep.chat import chat_marks
+from data_prep.checkpoint import chorus_ids, load_config, load_image_processor
 from data_prep.images import open_image
 from data_prep.samples import DataError, ImageRef, RawSample, Side, Turn
 from data_prep.schema import Role
-from data_prep.template import ChorusSlot, ImageSlot, Segment, Special, render
+from data_prep.template import ChorusSlot, ImageSlot, Mark, Segment, render
 
 
 class EncodeSettings(BaseModel):
@@ -33,7 +35,7 @@ class EncodeSettings(BaseModel):
     min_pixels: int | None = Field(default=None, gt=0)
     """Smallest image area in pixels; None takes the checkpoint's own."""
     max_pixels: int | None = Field(default=None, gt=0)
-    """Largest image area in pixels; None takes the checkpoint's own (for training at scale: 1280 tokens x 28 x 28)."""
+    """Largest image area in pixels; None takes the checkpoint's own (for training at scale: 1280 tokens x `Encoder.factor` squared)."""
     max_tokens: int = Field(default=4096, gt=0)
     """A sequence longer than this many tokens is set aside, never cut."""
 
@@ -82,7 +84,8 @@ class Encoder:
         settings: pixel and length limits.
 
     Raises:
-        DataError: no such checkpoint, one without chorus tokens, or contradictory pixel limits.
+        DataError: no such checkpoint, one of another family, one without chorus tokens, image processor or chat template, or
+            contradictory pixel limits.
     """
 
     def __init__(self, checkpoint: str | Path, settings: EncodeSettings = EncodeSettings()):
@@ -90,10 +93,10 @@ class Encoder:
         self.settings = settings
         config = load_config(checkpoint)
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-        self.images = AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False)
+        self.images = load_image_processor(checkpoint, config)
         self.chorus_ids = chorus_ids(config, checkpoint)
         self.image_id = config.image_token_id
-        self._frame: dict[str, list[int]] = {}  # the template's own texts, tokenized once
+        self.marks = chat_marks(self.tokenizer, self.image_id, checkpoint)
         low, high = self._pixel_limits()
         if low > high:
             raise DataError(f"min_pixels = {low}, max_pixels = {high}: expected min_pixels at most max_pixels; {checkpoint} sets the other")
@@ -107,7 +110,7 @@ class Encoder:
         """What a shard's content depends on: digests of tokenizer and template, sizing rules, chorus ids. JSON-ready."""
         return {
             "tokenizer": _digest(self.tokenizer.backend_tokenizer.to_str()),
-            "template": _digest(repr(_TEMPLATE_PROBE)),
+            "template": _digest(repr([_TEMPLATE_PROBE, *self.marks.items()])),
             "chorus_ids": list(self.chorus_ids),
             "image_id": self.image_id,
             "image_rules": {
@@ -166,18 +169,14 @@ class Encoder:
 
     def _segment_ids(self, segment: Segment, images: tuple[PreparedImage, ...]) -> list[int]:
         content = segment.content
-        if isinstance(content, Special):
-            return [self.tokenizer.convert_tokens_to_ids(content.name)]
+        if isinstance(content, Mark):
+            return list(self.marks[content])
         if isinstance(content, ChorusSlot):
             return list(self.chorus_ids)
         if isinstance(content, ImageSlot):
             image = images[content.index]
             return [self.image_id] * (image.height // self.factor * (image.width // self.factor))
-        if segment.user:
-            return self.plain_text_ids(content)
-        if content not in self._frame:
-            self._frame[content] = self.plain_text_ids(content)
-        return self._frame[content]
+        return self.plain_text_ids(content)
 
     def plain_text_ids(self, text: str) -> list[int]:
         """Token ids of `text` as plain text: what looks like a special token is spelt out in ordinary pieces.
@@ -190,36 +189,6 @@ class Encoder:
         except UnicodeEncodeError as error:
             raise DataError(f"text: found {text[error.start : error.end]!r}, which is no Unicode character; mend the source") from error
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-
-
-def load_config(checkpoint: str | Path) -> PreTrainedConfig:
-    """The checkpoint's configuration.
-
-    Raises:
-        DataError: there is no such checkpoint here.
-    """
-    try:
-        return AutoConfig.from_pretrained(str(checkpoint), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{checkpoint}: found no checkpoint there; expected a folder with config.json, or a hub id already downloaded "
-            f"(HF_HUB_OFFLINE=0 lets this command download it). First cause: {str(error).splitlines()[0]}"
-        ) from error
-
-
-def chorus_ids(config: PreTrainedConfig, checkpoint: str) -> tuple[int, ...]:
-    """The ids of the chorus tokens, as `python -m pipeline.model chorus` recorded them in config.json.
-
-    Raises:
-        DataError: the checkpoint has none.
-    """
-    ids = getattr(config, "chorus_token_ids", None)
-    if not ids:
-        raise DataError(
-            f"{checkpoint}: found a checkpoint without chorus tokens (no chorus_token_ids in config.json); expected one that has "
-            f"them. Add them once:\n    python -m pipeline.model chorus {checkpoint} OUT --k 16\nand use OUT from then on."
-        )
-    return tuple(ids)
 
 
 _TEMPLATE_PROBE = [

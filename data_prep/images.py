@@ -5,7 +5,8 @@ decoded before its size in bytes and in pixels has been checked, and bad input r
 What comes back looks as a viewer would show it: EXIF orientation applied, transparency on white, 16-bit gray scaled
 down, the first frame of an animation. ICC profiles are not applied, and the result carries no metadata.
 
-The byte and pixel limits are our own, below Pillow's bomb limits; Qwen2-VL refuses aspect ratios above 200.
+The byte and pixel limits are our own, below Pillow's bomb limits; the image processor that all supported families share refuses
+aspect ratios above 200.
 """
 
 import os

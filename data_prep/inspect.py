@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from data_prep.encode import load_config
+from data_prep.checkpoint import load_config
 from data_prep.samples import DataError
 from data_prep.schema import Role
 from data_prep.shards import Manifest, finished_shard

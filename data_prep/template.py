@@ -1,20 +1,22 @@
 """The one prompt template: a context, the chorus, and then whatever is generated.
 
-    <|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n          CONTEXT
-    <|im_start|>user\\n<image>[embedding instruction]                       CONTEXT   (V, T)
-    <chorus x K>                                                           CHORUS    (U)
-    [generation instruction]<|im_end|>\\n<|im_start|>assistant\\n            PROMPT    (Q)
-    answer<|im_end|>                                                       ANSWER    (A)
-    \\n<|im_start|>user\\n[next question]<|im_end|>\\n<|im_start|>assistant\\n PROMPT
+    HEAD  <image> [embedding instruction]          CONTEXT   (V, T)
+    <chorus x K>                                   CHORUS    (U)
+    [generation instruction]  ASSISTANT            PROMPT    (Q)
+    answer  TURN_END                               ANSWER    (A)
+    USER  [next question]  ASSISTANT               PROMPT
 
+In capitals stand the marks of the checkpoint's own chat format: `chat` reads their tokens off its chat template. In ChatML, which all
+supported families speak, HEAD is "<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n<|im_start|>user\\n", and so on.
 A side that is only embedded ends with the chorus (CREM, "compression-based prompt design"). Without the chorus and without
-turns' roles this is Qwen2-VL's chat format, token for token. This is the only file that holds prompt text.
+turns' roles this is the checkpoint's chat format, token for token. This is the only file that holds prompt text.
 
-Invariant: every special token stands here as a `Special`, never inside a string; whatever is a string is tokenized as plain text.
+Invariant: special tokens come from marks and slots only; whatever is a string is tokenized as plain text.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from data_prep.samples import Side, Turn
 from data_prep.schema import Role
@@ -24,17 +26,15 @@ IMAGE_ONLY_INSTRUCTION = "Represent the given image."
 """Embedding instruction of a side that is an image without text (MMEB's own wording for target images)."""
 
 
-@dataclass(frozen=True)
-class Special:
-    """One special token, by its name in the tokenizer."""
+class Mark(Enum):
+    """A stretch of the chat format around what is said; its tokens belong to the checkpoint."""
 
-    name: str
-
-
-IM_START = Special("<|im_start|>")
-IM_END = Special("<|im_end|>")
-VISION_START = Special("<|vision_start|>")
-VISION_END = Special("<|vision_end|>")
+    HEAD = "all before the first user's words, the system line included"
+    IMAGE_START = "opens an image"
+    IMAGE_END = "closes an image"
+    ASSISTANT = "from the end of a question to the beginning of its answer"
+    TURN_END = "the one token that ends an answer"
+    USER = "from there to the beginning of the next question"
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,10 @@ class ChorusSlot:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the prompt whose tokens share one role. `user` marks text that came from data."""
+    """A stretch of the prompt whose tokens share one role."""
 
-    content: str | Special | ImageSlot | ChorusSlot
+    content: str | Mark | ImageSlot | ChorusSlot
     role: Role
-    user: bool = False
 
 
 def render(side: Side, turns: Sequence[Turn] = (), open_question: str | None = None) -> list[Segment]:
@@ -70,35 +69,23 @@ def render(side: Side, turns: Sequence[Turn] = (), open_question: str | None = N
     out.append(Segment(ChorusSlot(), Role.CHORUS))
     for number, turn in enumerate(turns):
         out += _question(turn.question, first=number == 0)
-        out += [Segment(turn.answer, Role.ANSWER, user=True), Segment(IM_END, Role.ANSWER)]
+        out += [Segment(turn.answer, Role.ANSWER), Segment(Mark.TURN_END, Role.ANSWER)]
     if open_question is not None:
         out += _question(open_question, first=not turns)
     return out
 
 
 def _context(side: Side) -> Iterator[Segment]:
-    yield Segment(IM_START, Role.CONTEXT)
-    yield Segment("system\n" + SYSTEM, Role.CONTEXT)
-    yield Segment(IM_END, Role.CONTEXT)
-    yield Segment("\n", Role.CONTEXT)
-    yield Segment(IM_START, Role.CONTEXT)
-    yield Segment("user\n", Role.CONTEXT)
+    yield Segment(Mark.HEAD, Role.CONTEXT)
     for index in range(len(side.images)):
-        yield Segment(VISION_START, Role.CONTEXT)
+        yield Segment(Mark.IMAGE_START, Role.CONTEXT)
         yield Segment(ImageSlot(index), Role.CONTEXT)
-        yield Segment(VISION_END, Role.CONTEXT)
+        yield Segment(Mark.IMAGE_END, Role.CONTEXT)
     text = side.text or (IMAGE_ONLY_INSTRUCTION if side.images else "")
     if text:
-        yield Segment(text, Role.CONTEXT, user=True)
+        yield Segment(text, Role.CONTEXT)
 
 
 def _question(question: str, first: bool) -> list[Segment]:
-    opening = [] if first else [Segment("\n", Role.PROMPT), Segment(IM_START, Role.PROMPT), Segment("user\n", Role.PROMPT)]
-    return [
-        *opening,
-        Segment(question, Role.PROMPT, user=True),
-        Segment(IM_END, Role.PROMPT),
-        Segment("\n", Role.PROMPT),
-        Segment(IM_START, Role.PROMPT),
-        Segment("assistant\n", Role.PROMPT),
-    ]
+    opening = [] if first else [Segment(Mark.USER, Role.PROMPT)]
+    return [*opening, Segment(question, Role.PROMPT), Segment(Mark.ASSISTANT, Role.PROMPT)]

@@ -1,10 +1,12 @@
-"""One small checkpoint for all tests: written once per session by the project's own commands, never changed by a test."""
+"""Small checkpoints for all tests: written once per session by the project's own commands, never changed by a test."""
 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,26 @@ def checkpoint(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("chorus") / "chorus"
     add_chorus(base_checkpoint, folder, k=4)
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint_of(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A small checkpoint with four chorus tokens by family: `checkpoint` itself for qwen2_vl, and one of each other family.
+
+    Those have three vision blocks, windowed and full; Qwen3-VL also three decoder layers, so that two DeepStack levels are read.
+    """
+
+    @cache
+    def write(family: str) -> Path:
+        if family == "qwen2_vl":
+            return checkpoint
+        folder = tmp_path_factory.mktemp(family)
+        size = SMALL.model_copy(update={"vision_layers": 3, "layers": 3 if family == "qwen3_vl" else SMALL.layers})
+        write_base(folder / "base", CORPUS, size, family=family)
+        add_chorus(folder / "base", folder / "chorus", k=4)
+        return folder / "chorus"
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,10 @@
-"""Checkpoint commands: `python -m pipeline.model base OUT` and `python -m pipeline.model chorus CHECKPOINT OUT --k 16`."""
+"""Checkpoint commands: `python -m pipeline.model base OUT --family qwen3_vl`, `python -m pipeline.model chorus CHECKPOINT OUT --k 16`."""
 
 import argparse
 import sys
 from pathlib import Path
 
+from data_prep.checkpoint import FAMILIES
 from data_prep.embedded import corpus
 from data_prep.samples import DataError
 from pipeline.model.base import write_base
@@ -14,8 +15,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status (2: bad input, said so on standard error)."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.model", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    base = commands.add_parser("base", help="write a small random-weight Qwen2-VL folder")
+    base = commands.add_parser("base", help="write a small random-weight checkpoint folder")
     base.add_argument("out", type=Path)
+    base.add_argument("--family", choices=FAMILIES, default=FAMILIES[0], help=f"architecture (default {FAMILIES[0]})")
     base.add_argument("--seed", type=int, default=0)
     chorus = commands.add_parser("chorus", help="copy a checkpoint and give it chorus tokens")
     chorus.add_argument("checkpoint", help="checkpoint folder or hub id")
@@ -25,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         if args.command == "base":
-            print(f"{args.out}: {write_base(args.out, corpus(args.seed), seed=args.seed):,} parameters")
+            print(f"{args.out}: {write_base(args.out, corpus(args.seed), seed=args.seed, family=args.family):,} parameters")
         else:
             ids = add_chorus(args.checkpoint, args.out, args.k, args.seed)
             print(f"{args.out}: {len(ids)} chorus tokens, ids {ids[0]} to {ids[-1]}")

@@ -1,7 +1,7 @@
 """Give a checkpoint its chorus: K new special tokens whose embeddings are learnt like any other row of the vocabulary.
 
 Done once, offline, on CPU, before any distributed job (resizing under ZeRO-3 is a known way to lose weights). The ids are the
-first rows above the tokenizer; published Qwen2-VL checkpoints have hundreds to spare, so nothing is resized there. The new rows start
+first rows above the tokenizer; published Qwen-VL checkpoints have hundreds to spare, so nothing is resized there. The new rows start
 at the mean of the embedding plus noise of its own standard deviation per dimension, scaled down: near the distribution the
 decoder knows, yet distinct from each other [the paper does not state its initialisation].
 
@@ -11,9 +11,9 @@ config.json gains `chorus_token_ids`; that entry is what every later stage reads
 from pathlib import Path
 
 import torch
-from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-from data_prep.encode import load_config
+from data_prep.checkpoint import load_config, load_image_processor
 from data_prep.samples import DataError
 from data_prep.shards import atomic_folder
 
@@ -28,15 +28,17 @@ def add_chorus(checkpoint: str | Path, folder: Path, k: int = 16, seed: int = 0)
         The ids of the chorus tokens.
 
     Raises:
-        DataError: the checkpoint has chorus tokens already, or `folder` exists.
+        DataError: the checkpoint has chorus tokens already or is of a family that is not supported, or `folder` exists.
     """
     checkpoint = str(checkpoint)
     if k < 1:
         raise DataError(f"k = {k}: expected at least one chorus token")
     if folder.exists():
         raise DataError(f"{folder} exists: expected a new folder; remove it or name another")
-    if getattr(load_config(checkpoint), "chorus_token_ids", None):
+    config = load_config(checkpoint)
+    if getattr(config, "chorus_token_ids", None):
         raise DataError(f"{checkpoint} has chorus tokens already; start from the checkpoint it was made from")
+    images = load_image_processor(checkpoint, config)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     names = [f"<|chorus_{i}|>" for i in range(k)]
     tokenizer.add_tokens(names, special_tokens=True)
@@ -49,7 +51,7 @@ def add_chorus(checkpoint: str | Path, folder: Path, k: int = 16, seed: int = 0)
     with atomic_folder(folder) as unfinished:
         model.save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
-        AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False).save_pretrained(unfinished)
+        images.save_pretrained(unfinished)
     return ids
 
 

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel
 
+from data_prep.checkpoint import load_config
 from pipeline.batches.batch import PackedBatch
 from pipeline.model.chorus_rows import ChorusRows, embed_chorus, score_chorus
+from pipeline.model.family import language_inputs
 from pipeline.model.mask import compression_mask
 from pipeline.model.pooling import pool_chorus
 
@@ -53,16 +55,9 @@ class Crem(nn.Module):
         embeds_RTD = model.get_input_embeddings()(batch.ids)
         if self.chorus is not None:
             embeds_RTD = embed_chorus(self.chorus(), self.chorus.token_ids, batch.ids, embeds_RTD)
-        features_PD = torch.cat(model.get_image_features(batch.pixels, batch.grids, return_dict=True).pooler_output)
-        features_PD = features_PD.to(embeds_RTD.dtype)
-        shown_RT = batch.ids == self.backbone.config.image_token_id
-        used = int(batch.image_tokens)
-        embeds_RTD = embeds_RTD.masked_scatter(shown_RT[..., None], features_PD[:used])
-        if used < len(features_PD):  # the blank image: in the graph, with no influence
-            embeds_RTD = embeds_RTD + 0.0 * features_PD[used:].sum()
         mask = compression_mask(batch.roles, batch.documents, batch.compressed)
         return model.language_model(
-            inputs_embeds=embeds_RTD,
+            **language_inputs(self.backbone, embeds_RTD, batch),
             attention_mask=mask,
             position_ids=batch.positions,
             past_key_values=cache,
@@ -71,7 +66,12 @@ class Crem(nn.Module):
 
 
 def load_backbone(checkpoint: str | Path, dtype: torch.dtype | str = "auto", attention: str = "sdpa") -> PreTrainedModel:
-    """Open a checkpoint folder or hub id: safetensors only, no remote code."""
+    """Open a checkpoint folder or hub id: safetensors only, no remote code.
+
+    Raises:
+        DataError: there is no such checkpoint, or its family is not supported.
+    """
+    load_config(checkpoint)  # refuses before any weight is read
     return AutoModelForImageTextToText.from_pretrained(
         str(checkpoint), dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False
     )

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from transformers import AutoImageProcessor
 
+from data_prep.checkpoint import FAMILIES
 from data_prep.encode import (
     Encoder,
     EncodeSettings,
@@ -56,9 +57,28 @@ def test_image_tokens(encoder: Encoder, width: int, height: int, tokens: int) ->
     assert image.height // 28 * (image.width // 28) == tokens
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "tokens"),
+    [
+        (64, 64, 4),
+        (56, 56, 4),  # rounds to 64 x 64
+        (100, 60, 6),  # rounds to 96 x 64
+        (10, 10, 4),
+        (1500, 1500, 1225),  # reduced to 35 x 35 tokens
+    ],
+)
+def test_image_tokens_of_a_family_with_larger_patches(checkpoint_of, width: int, height: int, tokens: int) -> None:
+    encoder = Encoder(checkpoint_of("qwen3_vl"))
+    sequence = encoder.sequence(Side(images=(noise(width, height),)))
+    (image,) = sequence.images
+    assert encoder.factor == 32 and image.height % 32 == image.width % 32 == 0
+    assert image.height // 32 * (image.width // 32) == (sequence.ids == encoder.image_id).sum() == tokens
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("width", "height"), [(56, 56), (100, 60), (61, 333), (10, 10), (1500, 900), (560, 28)])
-def test_pixels_are_those_of_the_checkpoints_processor(encoder: Encoder, checkpoint: Path, width: int, height: int) -> None:
-    processor = AutoImageProcessor.from_pretrained(checkpoint)
+def test_pixels_are_those_of_the_checkpoints_processor(checkpoint_of, family: str, width: int, height: int) -> None:
+    encoder, processor = Encoder(checkpoint_of(family)), AutoImageProcessor.from_pretrained(checkpoint_of(family))
     ref = noise(width, height)
     expected = processor(open_image(ref), return_tensors="np")
     prepared = Image.open(io.BytesIO(encoder.image(ref).data))

@@ -6,9 +6,20 @@ import pytest
 
 from data_prep.encode import Encoder
 from data_prep.samples import ImageRef, Side, Turn
-from data_prep.template import ChorusSlot, ImageSlot, Segment, Special, render
+from data_prep.template import ChorusSlot, ImageSlot, Mark, Segment, render
 
 IMAGE = ImageRef("a.png")
+
+
+MARKS = {
+    Mark.HEAD: "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
+    Mark.IMAGE_START: "<|vision_start|>",
+    Mark.IMAGE_END: "<|vision_end|>",
+    Mark.ASSISTANT: "<|im_end|>\n<|im_start|>assistant\n",
+    Mark.TURN_END: "<|im_end|>",
+    Mark.USER: "\n<|im_start|>user\n",
+}
+"""ChatML, as `test_chat` finds it in the checkpoint."""
 
 
 def spelt(side: Side, turns: tuple[Turn, ...] = (), open_question: str | None = None) -> list[tuple[str, str]]:
@@ -19,8 +30,8 @@ def spelt(side: Side, turns: tuple[Turn, ...] = (), open_question: str | None = 
 
 def _text(segment: Segment) -> str:
     match segment.content:
-        case Special(name):
-            return name
+        case Mark() as mark:
+            return MARKS[mark]
         case ImageSlot(index):
             return f"[image {index}]"
         case ChorusSlot():
@@ -29,7 +40,7 @@ def _text(segment: Segment) -> str:
             return text
 
 
-HEAD = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+HEAD = MARKS[Mark.HEAD]
 
 
 def test_a_side_ends_with_the_chorus() -> None:
@@ -78,9 +89,9 @@ def test_a_question_alone() -> None:
     assert spelt(Side("look"), open_question="what?")[2:] == [("PROMPT", "what?<|im_end|>\n<|im_start|>assistant\n")]
 
 
-def test_only_what_data_says_is_marked_as_user_text() -> None:
+def test_strings_are_what_data_says_and_nothing_else() -> None:
     segments = render(Side("look", (IMAGE,)), (Turn("what?", "a ring"),), "size?")
-    assert [segment.content for segment in segments if segment.user] == ["look", "what?", "a ring", "size?"]
+    assert [segment.content for segment in segments if isinstance(segment.content, str)] == ["look", "what?", "a ring", "size?"]
 
 
 @pytest.mark.parametrize(

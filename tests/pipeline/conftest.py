@@ -2,6 +2,8 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,21 +20,45 @@ from pipeline.model.crem import Crem, load_backbone
 torch.set_num_threads(1)  # the tensors are tiny
 
 
+@dataclass(frozen=True)
+class Kit:
+    """Everything a test needs of one model family."""
+
+    family: str
+    checkpoint: Path
+    encoder: Encoder
+    model: Crem
+    collator: Collator
+
+
 @pytest.fixture(scope="session")
-def model(checkpoint) -> Crem:
+def kit_of(checkpoint_of) -> Callable[[str], Kit]:
+    """The kit of a family: its small checkpoint in float32, matrices times four."""
+
+    @cache
+    def build(family: str) -> Kit:
+        model = Crem(load_backbone(checkpoint_of(family), torch.float32)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(4)
+        encoder = Encoder(checkpoint_of(family))
+        collator = Collator(encoder.images, model.backbone.model.get_rope_index, encoder.image_id, encoder.tokenizer.pad_token_id)
+        return Kit(family, checkpoint_of(family), encoder, model, collator)
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def model(kit_of) -> Crem:
     """`checkpoint` in float32, matrices times four."""
-    model = Crem(load_backbone(checkpoint, torch.float32)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(4)
-    return model
+    return kit_of("qwen2_vl").model
 
 
 @pytest.fixture(scope="session")
-def collator(encoder: Encoder, model: Crem) -> Collator:
+def collator(kit_of) -> Collator:
     """The collator of `checkpoint`."""
-    return Collator(encoder.images, model.backbone.model.get_rope_index, encoder.image_id, encoder.tokenizer.pad_token_id)
+    return kit_of("qwen2_vl").collator
 
 
 @pytest.fixture(scope="session")
@@ -86,9 +112,11 @@ def raw_samples(picture) -> dict[str, list[RawSample]]:
 
 @pytest.fixture(scope="session")
 def write_data(encoder: Encoder) -> Callable[..., Path]:
-    """Writes raw samples as shards of at most `rows` rows, with a manifest."""
+    """Writes raw samples as shards of at most `rows` rows, with a manifest, for `encoder` or another one."""
 
-    def write(folder: Path, samples: dict[str, list[RawSample]], rows: int = 5, fingerprint: dict | None = None) -> Path:
+    def write(
+        folder: Path, samples: dict[str, list[RawSample]], rows: int = 5, fingerprint: dict | None = None, encoder: Encoder = encoder
+    ) -> Path:
         folder.mkdir(parents=True)
         records = [
             write_shard(folder, f"{source}-{start:03}.arrow", source, (to_row(encoder.sample(s)) for s in own[start : start + rows]), [])

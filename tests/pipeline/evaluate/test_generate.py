@@ -1,9 +1,10 @@
-"""Decoding from a cache, whole or pruned to the chorus, against full forward passes under the compression mask."""
+"""Decoding from a cache, whole or pruned to the chorus, against full forward passes under the compression mask, for every family."""
 
 import numpy as np
 import pytest
 import torch
 
+from data_prep.checkpoint import FAMILIES
 from data_prep.encode import TokenSequence
 from data_prep.samples import Side, Turn
 from data_prep.schema import Role
@@ -26,6 +27,30 @@ class Recorder(Answerer):
         self.logits, self.chosen = [], []
         self.answer(sequences, mode, max_new_tokens=STEPS)
         return torch.stack(self.logits, 1)[:, :STEPS], torch.stack(self.chosen, 1)[:, :STEPS]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def kit(request, kit_of):
+    """Every test here runs for every family."""
+    return kit_of(request.param)
+
+
+@pytest.fixture(scope="module")
+def model(kit):
+    """The family's small model."""
+    return kit.model
+
+
+@pytest.fixture(scope="module")
+def encoder(kit):
+    """The family's encoder."""
+    return kit.encoder
+
+
+@pytest.fixture(scope="module")
+def collator(kit):
+    """The family's collator."""
+    return kit.collator
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +101,14 @@ def test_a_batch_answers_as_one_by_one(recorder, sequences, mode: str) -> None:
         assert recorder.answer([sequence], mode, STEPS) == [answers[i]]
 
 
-def test_cache_share(recorder, sequences, encoder) -> None:
+def test_cache_share(recorder, sequences, kit) -> None:
     """K chorus places of the whole prefix, exactly; all of it natively."""
     prefixes = [int(np.flatnonzero(sequence.roles == Role.CHORUS)[-1]) + 1 for sequence in sequences]
     assert [answer.cache_share for answer in recorder.answer(sequences, "compressed", 1)] == [4 / length for length in prefixes]
     assert [answer.cache_share for answer in recorder.answer(sequences, "native", 1)] == [1.0] * len(sequences)
     context = recorder.read([split_after_chorus(sequence)[0] for sequence in sequences], "compressed")
     assert {tuple(x.shape) for x in context.keys + context.values} == {(len(sequences), 1, 4, 32)}
-    assert len(context.keys) == len(context.values) == 2
+    assert len(context.keys) == len(context.values) == (3 if kit.family == "qwen3_vl" else 2)
 
 
 def test_a_stored_context_answers_without_its_images(recorder, collator, sequences) -> None:

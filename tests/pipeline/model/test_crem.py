@@ -1,16 +1,41 @@
-"""The model on real tensors: what reaches an embedding and an answer, and what must not."""
+"""The model on real tensors, for every family: what reaches an embedding and an answer, and what must not."""
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from data_prep.checkpoint import FAMILIES
 from data_prep.encode import TokenSequence
 from data_prep.samples import Side, Turn
 from data_prep.schema import Role
 from pipeline.batches.collate import Job
 
 TURNS = (Turn("what colour is it?", "red."), Turn("how many?", "there are three yellow stars."))
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def kit(request, kit_of):
+    """Every test here runs for every family."""
+    return kit_of(request.param)
+
+
+@pytest.fixture(scope="module")
+def model(kit):
+    """The family's small model."""
+    return kit.model
+
+
+@pytest.fixture(scope="module")
+def encoder(kit):
+    """The family's encoder."""
+    return kit.encoder
+
+
+@pytest.fixture(scope="module")
+def collator(kit):
+    """The family's collator."""
+    return kit.collator
 
 
 @pytest.fixture(scope="module")

@@ -83,7 +83,7 @@ def run(scenario: dict) -> dict:
         with torch.no_grad():
             out["embeddings"], out["answer_losses"] = engine.forward(work.chunks[0])
         out["batch"] = vars(work.chunks[0])
-        export(engine, config.model.checkpoint, Path(scenario["export"]), {})
+        export(engine, config.model.checkpoint, Path(scenario["export"]), {"step": config.steps})
     return out
 
 
