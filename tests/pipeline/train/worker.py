@@ -67,7 +67,7 @@ def run(scenario: dict) -> dict:
             work.chunks[0].pixels.fill_(float("nan"))
         before = _weights(engine) if poisoned else {}
         result = train_step(engine, work, loader.blank(), config.loss, learning_rate(config.optim, number, config.steps), "cpu")
-        record = vars(result) | {"own_image_tokens": sum(int(chunk.image_tokens) for chunk in work.chunks)}
+        record = vars(result) | {"own_image_tokens": sum(int(chunk.image_tokens) for chunk in work.chunks), "chorus": work.chorus}
         if poisoned:
             after = _weights(engine)
             record["unchanged"] = all(before[name].equal(after[name]) for name in before)
