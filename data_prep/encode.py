@@ -7,6 +7,7 @@ Invariant: special ids enter a sequence only through `template.Mark`, image and 
 `split_special_tokens=True`, so data that spells `<|image_pad|>` or `<|im_end|>` stays plain text.
 """
 
+import copy
 import hashlib
 import io
 import json
@@ -95,11 +96,22 @@ class Encoder:
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         self.images = load_image_processor(checkpoint, config)
         self.chorus_ids = chorus_ids(config, checkpoint)
+        self.k = len(self.chorus_ids)
         self.image_id = config.image_token_id
         self.marks = chat_marks(self.tokenizer, self.image_id, checkpoint)
         low, high = self._pixel_limits()
         if low > high:
             raise DataError(f"min_pixels = {low}, max_pixels = {high}: expected min_pixels at most max_pixels; {checkpoint} sets the other")
+
+    def shortened(self, k: int | None) -> "Encoder":
+        """The same encoder, writing the first `k` of the chorus tokens into every sequence; None: all of them.
+
+        Raises:
+            DataError: the checkpoint does not have that many.
+        """
+        other = copy.copy(self)  # tokenizer, image rules and the frame's tokens are shared
+        other.k = chorus_size(k, len(self.chorus_ids))
+        return other
 
     @property
     def factor(self) -> int:
@@ -111,7 +123,7 @@ class Encoder:
         return {
             "tokenizer": _digest(self.tokenizer.backend_tokenizer.to_str()),
             "template": _digest(repr([_TEMPLATE_PROBE, *self.marks.items()])),
-            "chorus_ids": list(self.chorus_ids),
+            "chorus_ids": list(self.chorus_ids[: self.k]),
             "image_id": self.image_id,
             "image_rules": {
                 "pixels": list(self._pixel_limits()),
@@ -172,7 +184,7 @@ class Encoder:
         if isinstance(content, Mark):
             return list(self.marks[content])
         if isinstance(content, ChorusSlot):
-            return list(self.chorus_ids)
+            return list(self.chorus_ids[: self.k])
         if isinstance(content, ImageSlot):
             image = images[content.index]
             return [self.image_id] * (image.height // self.factor * (image.width // self.factor))
@@ -189,6 +201,33 @@ class Encoder:
         except UnicodeEncodeError as error:
             raise DataError(f"text: found {text[error.start : error.end]!r}, which is no Unicode character; mend the source") from error
         return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+
+
+def chorus_size(k: int | None, available: int, name: str = "k") -> int:
+    """How many chorus tokens to use of those a checkpoint has: `k`, or all where it is None.
+
+    Raises:
+        DataError: `k`, which the message calls `name`, is not one of 1 .. available.
+    """
+    if k is not None and not 1 <= k <= available:
+        raise DataError(
+            f"{name} = {k}: found a checkpoint of {available} chorus tokens; expected 1 to {available}. More of them "
+            "are given before preparation and training: python -m pipeline.model chorus CHECKPOINT OUT --k K"
+        )
+    return available if k is None else k
+
+
+def keep_chorus(sequence: TokenSequence, k: int) -> TokenSequence:
+    """The sequence with the first `k` of its chorus tokens; what follows moves up, as if it had been encoded for k of them.
+
+    Chorus tokens are causal: the states of the first k do not depend on those that are left out here.
+
+    Raises:
+        DataError: the sequence has fewer chorus tokens.
+    """
+    at_K = np.flatnonzero(sequence.roles == Role.CHORUS)
+    left_out = at_K[chorus_size(k, len(at_K)) :]
+    return TokenSequence(np.delete(sequence.ids, left_out), np.delete(sequence.roles, left_out), sequence.images)
 
 
 _TEMPLATE_PROBE = [

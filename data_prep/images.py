@@ -12,6 +12,8 @@ aspect ratios above 200.
 import os
 import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -67,6 +69,9 @@ def open_image(ref: ImageRef, limits: ImageLimits = ImageLimits()) -> Image.Imag
     Raises:
         ImageError: whatever is wrong with the reference, the file or its content.
     """
+    if ref.picture is not None:
+        with _as_image_errors(ref.name, limits):
+            return _finish(ref.picture, ref.name, limits)
     return _decode(_read(ref, limits), ref.name, limits)
 
 
@@ -130,14 +135,25 @@ def _check_bytes(count: int, name: str, limits: ImageLimits) -> None:
 
 
 def _decode(data: bytes, name: str, limits: ImageLimits) -> Image.Image:
+    with _as_image_errors(name, limits), Image.open(BytesIO(data), formats=FORMATS) as image:
+        return _finish(image, name, limits)
+
+
+def _finish(image: Image.Image, name: str, limits: ImageLimits) -> Image.Image:
+    """Header -> pixels -> upright RGB; an opened picture may still be lazy, and is left as it was."""
+    _check_size(image.size, name, limits)
+    image.load()
+    return _to_rgb(_upright(image), name)
+
+
+@contextmanager
+def _as_image_errors(name: str, limits: ImageLimits) -> Iterator[None]:
+    """Whatever goes wrong inside becomes an `ImageError` that names the image."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(BytesIO(data), formats=FORMATS) as image:
-                _check_size(image.size, name, limits)
-                image.load()
-                return _to_rgb(_upright(image), name)
+            yield
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -8,14 +8,17 @@ sample may have both; it then serves both losses in one forward pass (CREM, homo
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+
 
 @dataclass(frozen=True)
 class ImageRef:
-    """One image: a file `name` below `root`, or encoded file bytes in `data` (then `name` only labels it)."""
+    """One image: a file `name` below `root`, encoded file bytes in `data`, or an opened `picture` (then `name` only labels it)."""
 
     name: str
     root: Path | None = None
     data: bytes | None = None
+    picture: Image.Image | None = None
 
 
 @dataclass(frozen=True)

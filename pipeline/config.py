@@ -8,7 +8,7 @@ refused there.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pipeline.track import TrackSettings
 
@@ -94,6 +94,21 @@ class BatchSettings(Settings):
         return self
 
 
+class ChorusSettings(Settings):
+    """How many of the checkpoint's chorus tokens a step uses."""
+
+    elastic: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    """Sizes k to train for, e.g. 1 2 4 8 16: each step uses the first k chorus tokens, k drawn evenly from these, the same on all ranks.
+    The trained model then serves any k, since chorus tokens do not see later ones. Empty: every step uses all of them."""
+
+    @field_validator("elastic")
+    @classmethod
+    def _rising(cls, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        if list(sizes) != sorted(set(sizes)):
+            raise ValueError(f"chorus.elastic = {list(sizes)}: expected different sizes from small to large, e.g. 1 2 4 8 16")
+        return sizes
+
+
 class LossSettings(Settings):
     """L = retrieval_weight * L_r + generation_weight * L_g (CREM, joint objective)."""
 
@@ -144,7 +159,7 @@ class RunConfig(Settings):
     stop_after: int | None = Field(default=None, gt=0)
     """End this job after that many steps of the run, with a checkpoint to --resume from; the schedule still spans all steps."""
     seed: int = Field(default=0, ge=0)
-    """Selects data order, the draws of z, the adapters' initial weights and dropout masks."""
+    """Selects data order, the draws of z and of the elastic chorus, the adapters' initial weights and dropout masks."""
     save_every: int = Field(default=500, gt=0)
     """Steps between checkpoints; the last step is always saved."""
     keep: int = Field(default=2, gt=0)
@@ -163,6 +178,8 @@ class RunConfig(Settings):
     """Which data."""
     batch: BatchSettings = BatchSettings()
     """What a step sees."""
+    chorus: ChorusSettings = ChorusSettings()
+    """How many chorus tokens a step uses."""
     loss: LossSettings = LossSettings()
     """The objective."""
     optim: OptimSettings = OptimSettings()

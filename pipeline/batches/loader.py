@@ -7,17 +7,17 @@ then positives, then hard negatives: `slot` is a sequence's place in that order,
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from data_prep.encode import EncodedSample, TokenSequence, count_answer_tokens
+from data_prep.encode import EncodedSample, TokenSequence, count_answer_tokens, keep_chorus
 from data_prep.samples import DataError
 from data_prep.schema import Role
 from pipeline.batches.batch import PackedBatch
 from pipeline.batches.collate import Collator, Job, pack
-from pipeline.batches.plan import Mixture, draw
+from pipeline.batches.plan import Mixture, choose, draw
 from pipeline.batches.reader import ShardReader
 from pipeline.config import RunConfig
 
@@ -42,6 +42,8 @@ class RankStep:
     """Local tokens, each sequence's once."""
     places: int
     """Token places of all chunks, padding included."""
+    chorus: int
+    """k: chorus tokens of every sequence, the same on all ranks."""
 
 
 class Chunks(Sequence[PackedBatch]):
@@ -111,8 +113,9 @@ class StepLoader:
 
     def step(self, number: int) -> RankStep:
         """Everything this rank runs in step `number`."""
-        pair_rows = [self.reader.row(row) for row in self.pair_rows(number)[self.rank :: self.world]]
-        other_rows = [self.reader.row(row) for row in self.conversation_rows(number)[self.rank :: self.world]]
+        k = self.chorus(number)
+        pair_rows = [self._row(row, k) for row in self.pair_rows(number)[self.rank :: self.world]]
+        other_rows = [self._row(row, k) for row in self.conversation_rows(number)[self.rank :: self.world]]
         embedded = [row.query for row in pair_rows] + [row.positive for row in pair_rows]
         embedded += [negative for row in pair_rows for negative in row.negatives]
         jobs = [Job(s, slot=slot) for slot, s in enumerate(embedded)]
@@ -129,6 +132,7 @@ class StepLoader:
             rows=len(pair_rows) + len(other_rows),
             tokens=sum(len(job.sequence) for job in jobs),
             places=chunks.places,
+            chorus=k,
         )
 
     def pair_rows(self, number: int) -> list[int]:
@@ -141,9 +145,21 @@ class StepLoader:
         wanted = self.config.batch.conversations
         return self.conversations.rows(number * wanted, wanted) if self.conversations else []
 
+    def chorus(self, number: int) -> int:
+        """k of step `number`, from (seed, step) alone: the same on every rank, on any number of them, and after a resume."""
+        sizes = self.config.chorus.elastic or (self.reader.chorus,)
+        return choose(sizes, "chorus", self.config.seed, number)
+
     def blank(self) -> PackedBatch:
         """A chunk that asks for nothing, yet calls every module: what a rank runs while others still have work."""
         return self.collator([])
+
+    def _row(self, number: int, k: int) -> EncodedSample:
+        """Row `number` of the data, every sequence of it with its first `k` chorus tokens."""
+        row = self.reader.row(number)
+        positive = None if row.positive is None else keep_chorus(row.positive, k)
+        negatives = tuple(keep_chorus(negative, k) for negative in row.negatives)
+        return replace(row, query=keep_chorus(row.query, k), positive=positive, negatives=negatives)
 
     def _compressed(self, number: int, row: EncodedSample) -> bool:
         """z of CREM, from (seed, step, sample id): the same on any number of ranks."""

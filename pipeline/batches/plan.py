@@ -38,6 +38,11 @@ def draw(probability: float, *key: int | str) -> bool:
     return hash64("bernoulli", *key) < probability * 2.0**64
 
 
+def choose(options: Sequence[int], *key: int | str) -> int:
+    """One uniform draw from `options` that depends on its key alone (k of the elastic chorus: keyed by seed and step)."""
+    return options[hash64("choice", *key) * len(options) >> 64]
+
+
 def permute(index: int, count: int, key: int) -> int:
     """Where `index` goes in the pseudo-random permutation of range(count) that `key` selects.
 

@@ -46,6 +46,11 @@ class ShardReader:
     def __len__(self) -> int:
         return self._starts[-1]
 
+    @property
+    def chorus(self) -> int:
+        """K: chorus tokens of every sequence."""
+        return len(self.manifest.fingerprint["encoder"]["chorus_ids"])
+
     def sources(self) -> tuple[list[SourceRows], list[SourceRows]]:
         """Row ranges by source: those whose rows have a positive (pairs), and those without (conversations).
 

@@ -12,18 +12,14 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-import torch
-
 from data_prep.encode import Encoder, EncodeSettings
 from data_prep.samples import DataError
 from data_prep.sources.benchmarks import Benchmark, load_benchmark
 from data_prep.sources.mmeb_eval import EvalSet, load_sets
-from pipeline.batches.collate import Collator
 from pipeline.evaluate import plots, report
-from pipeline.evaluate.generate import Answerer
 from pipeline.evaluate.mmeb import score_sets
+from pipeline.evaluate.open import open_checkpoint
 from pipeline.evaluate.vlm import score_benchmark
-from pipeline.model.crem import Crem, load_backbone
 from pipeline.track import Tracker, TrackSettings, log_to_run, scored_run_tags
 
 EMBEDDED = Path("work/data")
@@ -46,8 +42,10 @@ def run(args: argparse.Namespace) -> int:
         args.mmeb, args.benchmarks = EMBEDDED / "MMEB-eval", [EMBEDDED / "benchmarks"]
     sets = load_sets(args.mmeb, args.image_root) if args.mmeb else []
     benchmarks = [load_benchmark(path) for path in _tsv_files(args.benchmarks)]
-    encoder = Encoder(args.checkpoint, EncodeSettings(min_pixels=args.min_pixels, max_pixels=args.max_pixels, max_tokens=32768))
-    out = args.out or Path("work/eval") / Path(args.checkpoint).resolve().parent.name
+    settings = EncodeSettings(min_pixels=args.min_pixels, max_pixels=args.max_pixels, max_tokens=32768)
+    encoder = Encoder(args.checkpoint, settings).shortened(args.k)
+    name = Path(args.checkpoint).resolve().parent.name + ("" if args.k is None else f"-k{args.k}")
+    out = args.out or Path("work/eval") / name
     result = score(args.checkpoint, encoder, sets, benchmarks, out)
     files = report.write(result, out) + plots.draw(result, out / "plots")
     print(report.console(result))
@@ -58,21 +56,14 @@ def run(args: argparse.Namespace) -> int:
 
 def score(checkpoint: str, encoder: Encoder, sets: list[EvalSet], benchmarks: list[Benchmark], out: Path) -> report.Report:
     """All scores of one checkpoint."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # CPUs compute exactly in float32; GPUs run the checkpoint's own precision
-    model = Crem(load_backbone(checkpoint, torch.float32 if device.type == "cpu" else "auto")).to(device).eval()
-    backbone = model.backbone
-    collator = Collator(encoder.images, backbone.model.get_rope_index, encoder.image_id, encoder.tokenizer.pad_token_id)
-    retrieval = score_sets(sets, model, encoder, collator, out / "predictions") if sets else []
-    stop = backbone.generation_config.eos_token_id
-    banned = [*encoder.chorus_ids, encoder.image_id, backbone.config.video_token_id]
-    answerer = Answerer(model, collator, encoder.tokenizer, [stop] if isinstance(stop, int) else stop, banned)
+    opened = open_checkpoint(checkpoint, encoder)
+    retrieval = score_sets(sets, opened.model, encoder, opened.collator, out / "predictions") if sets else []
     answers = [
-        score_benchmark(benchmark, mode, answerer, encoder, out / "predictions")
+        score_benchmark(benchmark, mode, opened.answerer, encoder, out / "predictions")
         for benchmark in benchmarks
         for mode in ("native", "compressed")
     ]
-    facts = {"checkpoint": str(checkpoint), "chorus tokens": str(len(encoder.chorus_ids))}
+    facts = {"checkpoint": str(checkpoint), "chorus tokens": f"{encoder.k} of {len(encoder.chorus_ids)}"}
     return report.Report(f"CREM evaluation of {checkpoint}", tuple(retrieval), tuple(answers), facts)
 
 
@@ -83,6 +74,7 @@ def _track(args: argparse.Namespace, result: report.Report, out: Path) -> None:
     trained = json.loads(path.read_text()).get("tracked_run") if path.is_file() else None
     tags = {"crem.kind": "evaluation"} | (scored_run_tags(trained) if trained else {})
     params = {"checkpoint": args.checkpoint, "mmeb": args.mmeb, "benchmarks": args.benchmarks, "max_pixels": args.max_pixels}
+    params["chorus_k"] = args.k or "all"
     scores = report.headline(result)
     with Tracker.start(settings.model_copy(update={"system_metrics": False}), "evaluate", out, params, tags) as tracker:
         tracker.metrics(0, scores)
@@ -92,7 +84,7 @@ def _track(args: argparse.Namespace, result: report.Report, out: Path) -> None:
             tracker.artifact(out / folder, folder)
         for name in ("scores.json", "scores.md"):
             tracker.artifact(out / name)
-    if trained:
+    if trained and args.k is None:  # the run's own headline is that of the whole chorus
         log_to_run(settings.uri, trained, scores)
 
 
@@ -114,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mmeb", type=Path, help="folder of MMEB-eval sets")
     parser.add_argument("--image-root", type=Path, help="folder the MMEB image paths start from, if not the data's own")
     parser.add_argument("--benchmarks", type=Path, nargs="*", default=[], help="VLMEvalKit TSV files, or folders of them")
-    parser.add_argument("--out", type=Path, help="folder for scores and predictions (default: work/eval/<run>)")
+    parser.add_argument("--k", type=int, help="chorus tokens used, of those the checkpoint has (default: all)")
+    parser.add_argument("--out", type=Path, help="folder for scores and predictions (default: work/eval/<run>, or <run>-k<k>)")
     parser.add_argument("--min-pixels", type=int, help="smallest image area (default: the checkpoint's)")
     parser.add_argument("--max-pixels", type=int, help="largest image area (default: the checkpoint's)")
     parser.add_argument("--track-uri", help="MLflow tracking URI (default: sqlite:///work/mlflow.db)")

@@ -12,7 +12,7 @@ it can be stored and answered from later.
 Shapes: B sequences, C kept cache places, Q question tokens, L layers, H key-value heads, E head size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -151,6 +151,13 @@ class Answerer:
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+
+def by_length(sequences: Sequence[TokenSequence], batch: int) -> Iterator[list[int]]:
+    """Every index once, in batches of similar length, so that little is padded."""
+    order = sorted(range(len(sequences)), key=lambda i: (len(sequences[i]), i))
+    for start in range(0, len(order), batch):
+        yield order[start : start + batch]
 
 
 def split_after_chorus(sequence: TokenSequence) -> tuple[TokenSequence, np.ndarray]:

@@ -18,7 +18,7 @@ from data_prep.samples import Side
 from data_prep.shards import atomic_file
 from data_prep.sources.benchmarks import Benchmark, BenchmarkRow
 from pipeline.evaluate import metrics
-from pipeline.evaluate.generate import Answer, Answerer, Mode
+from pipeline.evaluate.generate import Answer, Answerer, Mode, by_length
 from pipeline.evaluate.report import AnswerScore
 
 BATCH = 32
@@ -57,10 +57,8 @@ def score_benchmark(
 def answer_rows(benchmark: Benchmark, mode: Mode, answerer: Answerer, encoder: Encoder, max_new_tokens: int) -> list[Answer]:
     """Answers in row order; rows of similar length share a batch."""
     sequences = [encoder.sequence(Side(images=row.images), open_question=prompt(benchmark.kind, row)) for row in benchmark.rows]
-    order = sorted(range(len(sequences)), key=lambda i: (len(sequences[i]), i))
     answers: dict[int, Answer] = {}
-    for start in tqdm(range(0, len(order), BATCH), desc=f"{benchmark.name} {mode}", disable=None, leave=False):
-        some = order[start : start + BATCH]
+    for some in tqdm(list(by_length(sequences, BATCH)), desc=f"{benchmark.name} {mode}", disable=None, leave=False):
         answers |= dict(zip(some, answerer.answer([sequences[i] for i in some], mode, max_new_tokens), strict=True))
     return [answers[i] for i in range(len(sequences))]
 

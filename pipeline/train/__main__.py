@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from data_prep.encode import Encoder
+from data_prep.encode import Encoder, chorus_size
 from data_prep.samples import DataError
 from data_prep.shards import verify_shards, write_json
 from pipeline import comm
@@ -86,6 +86,7 @@ def _inputs(config: RunConfig) -> tuple[dict, Encoder, ShardReader]:
     found, problem = None, None
     try:
         encoder = Encoder(config.model.checkpoint)
+        chorus_size(max(config.chorus.elastic, default=None), len(encoder.chorus_ids), "chorus.elastic: k")
         found = load_deepspeed_config(config.deepspeed, config.optim.clip), encoder, ShardReader(config.data.shards, encoder, verify=False)
         if config.data.verify:
             verify_shards(config.data.shards, found[2].manifest, part=comm.rank(), parts=comm.world_size())

@@ -1,6 +1,7 @@
 """From a sharded engine to a plain Hugging Face folder: config, safetensors, tokenizer, image processor, and where it came from.
 
-The folder opens with `from_pretrained`; nothing of this project is needed to read it. `crem.json` records the run.
+The folder opens with `from_pretrained`, and for texts with `SentenceTransformer`; nothing of this project is needed to read it. `crem.json`
+records the run.
 """
 
 import shutil
@@ -14,6 +15,7 @@ from data_prep.shards import atomic_folder, write_json
 from pipeline import comm
 from pipeline.model.crem import load_backbone
 from pipeline.train.engine import Engine
+from pipeline.train.sentence_files import write_sentence_files
 
 PROVENANCE = "crem.json"
 
@@ -46,7 +48,9 @@ def _write(state: dict[str, torch.Tensor], checkpoint: str, folder: Path, proven
             own[name].copy_(weight)
     with atomic_folder(folder) as unfinished:
         model.save_pretrained(unfinished)
-        AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False).save_pretrained(unfinished)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        tokenizer.save_pretrained(unfinished)
         AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=False).save_pretrained(unfinished)
+        write_sentence_files(unfinished, model.config, tokenizer)
         write_json(unfinished / PROVENANCE, provenance)
         shutil.rmtree(folder, ignore_errors=True)

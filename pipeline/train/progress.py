@@ -100,6 +100,7 @@ class Progress:
             "speed/data_wait_share": waited / seconds,
             "batch/padding_share": 1 - tokens / places,
             "batch/chunks": float(result.chunks),
+            "chorus_k": float(work.chorus),
             "memory/rank0_gib": _memory_gib(),
         }
         self.tracker.metrics(number + 1, values)

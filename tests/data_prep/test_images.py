@@ -426,3 +426,15 @@ def test_errors_survive_pickling():
         open_image(ImageRef("x.png", data=b"?"))
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.code, str(again)) == (caught.value.code, str(caught.value))
+
+
+def test_an_opened_picture_is_held_to_the_same_rules() -> None:
+    picture = Image.new("RGBA", (40, 20), (255, 0, 0, 0))
+    ref = ImageRef("opened", picture=picture)
+    assert open_image(ref).getpixel((0, 0)) == (255, 255, 255), "transparency on white"
+    assert picture.mode == "RGBA", "and left as it was"
+    with pytest.raises(ImageError, match=r"^pixels: 'opened': found 40 x 20 pixels, expected at most 799"):
+        open_image(ref, ImageLimits(max_pixels=799))
+    turned = Image.new("RGB", (40, 20))
+    turned.getexif()[0x0112] = 6
+    assert open_image(ImageRef("turned", picture=turned)).size == (20, 40)

@@ -93,6 +93,7 @@ INVALID = [
     *[(name, value) for name in ("loss.retrieval_weight", "loss.generation_weight", "optim.weight_decay") for value in (-0.1, NAN, INF)],
     *[(name, value) for name in ("loss.compression_probability", "optim.final_share") for value in (-0.1, 1.1, NAN, "half")],
     *[(name, value) for name in ("optim.beta1", "optim.beta2", "optim.warmup_share") for value in (-0.1, 1.0, NAN)],
+    *[("chorus.elastic", value) for value in ((0,), (1, -2), (1, 1, 2), (4, 2), (1.5,), ("all",), 4)],
     *[("data.mix_exponent", value) for value in (-1, NAN, INF, "all")],
     *[("data.weights", value) for value in ({"a": -1}, {"a": NAN}, {"a": INF}, {"a": "much"}, {1: 1}, [1], "a")],
     ("data.verify", "perhaps"),
@@ -147,9 +148,9 @@ def test_a_misspelt_option_is_refused(path: tuple[str, ...], capsys) -> None:
 
 def test_every_plain_field_is_in_the_table() -> None:
     special = {"data.weights", "data.verify", "loss.symmetric", "model.attention", "model.gradient_checkpointing", "model.freeze_vision"}
-    special |= {"model.lora.rank", "model.lora.alpha", "model.lora.dropout"}
+    special |= {"model.lora.rank", "model.lora.alpha", "model.lora.dropout", "chorus.elastic"}
     names = {".".join(path) for path in paths() if path[0] != "track"}
-    assert names - special - {"model", "model.lora", "data", "batch", "loss", "optim"} == set(VALID)
+    assert names - special - {"model", "model.lora", "data", "batch", "chorus", "loss", "optim"} == set(VALID)
 
 
 @pytest.mark.parametrize(("name", "value"), VALID.items(), ids=list(VALID))
@@ -161,6 +162,11 @@ def test_a_valid_value_arrives(name: str, value: object) -> None:
     assert at(base, path) != at(config, path)
     assert at(config, path) == (Path(value) if isinstance(at(base, path), Path) else value)
     assert at(RunConfig.model_validate(nested(path, value)), path) == at(config, path)
+
+
+def test_chorus_sizes_arrive() -> None:
+    assert RECIPES["tiny"]().chorus.elastic == ()
+    assert parse(["tiny", "--chorus.elastic", "1", "2", "4"]).config.chorus.elastic == (1, 2, 4)
 
 
 @pytest.mark.parametrize(("name", "value"), INVALID, ids=str)
@@ -212,7 +218,7 @@ def test_is_frozen() -> None:
 
 def test_content_is_what_the_result_depends_on() -> None:
     base = RECIPES["tiny"]().content()
-    assert set(base) == {"steps", "seed", "deepspeed", "model", "data", "batch", "loss", "optim"}
+    assert set(base) == {"steps", "seed", "deepspeed", "model", "data", "batch", "chorus", "loss", "optim"}
     watching = {"out": "elsewhere", "stop_after": 3, "save_every": 7, "keep": 9, "log_every": 2, "max_refused": 1, "timeout_minutes": 9.0}
     assert set(watching) | {"track"} == WATCHING
     words = [word for name, value in watching.items() for word in (f"--{name}", str(value))]

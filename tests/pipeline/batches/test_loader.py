@@ -12,7 +12,7 @@ from data_prep.encode import EncodedSample, PreparedImage, TokenSequence
 from data_prep.schema import Role
 from pipeline.batches.loader import StepLoader, content_key
 from pipeline.batches.reader import ShardReader
-from pipeline.config import BatchSettings, DataSettings, LossSettings, RunConfig
+from pipeline.config import BatchSettings, ChorusSettings, DataSettings, LossSettings, RunConfig
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +20,13 @@ def make(shards, collator):
     """Makes a rank's loader; keyword arguments are of `BatchSettings`."""
     reader = ShardReader(shards)
 
-    def make(rank: int = 0, world: int = 1, weights: dict | None = None, seed: int = 0, p: float = 0.5, **batch) -> StepLoader:
+    def make(
+        rank: int = 0, world: int = 1, weights: dict | None = None, seed: int = 0, p: float = 0.5, elastic: tuple = (), **batch
+    ) -> StepLoader:
         settings = BatchSettings(**(dict(pairs=8, conversations=4, sub_batch=4, row_tokens=64, chunk_tokens=256) | batch))
         data = DataSettings(weights=weights or {})
-        config = RunConfig(batch=settings, data=data, seed=seed, loss=LossSettings(compression_probability=p))
+        chorus, loss = ChorusSettings(elastic=elastic), LossSettings(compression_probability=p)
+        config = RunConfig(batch=settings, data=data, seed=seed, chorus=chorus, loss=loss)
         return StepLoader(reader, collator, config, rank, world)
 
     return make
@@ -63,6 +66,34 @@ def test_z_depends_on_seed_step_and_sample_alone(make) -> None:
     assert len({tuple(z(seed, step)) for seed in range(3) for step in range(3)}) == 9
     drawn = [x for step in range(100) for x in z(0, step)]
     assert 0.46 < np.mean(drawn) < 0.54
+
+
+def test_every_sequence_of_a_step_has_its_k(make, encoder) -> None:
+    """Queries, positives, hard negatives and conversations keep the first k chorus tokens and lose nothing else."""
+    whole, elastic = make(), make(elastic=(1, 3))
+    seen = set()
+    for number in range(8):
+        work, full = elastic.step(number), whole.step(number)
+        seen.add(work.chorus)
+        left_out = encoder.chorus_ids[work.chorus :]
+        expected = Counter()
+        for (ids, z, needed), count in shown(full).items():
+            expected[tuple(i for i in ids if i not in left_out), z, needed] += count
+        assert shown(work) == expected
+        assert {chunk.chorus_index.shape[1] for chunk in work.chunks} == {work.chorus}
+        assert (work.slots, work.answer_tokens, work.rows) == (full.slots, full.answer_tokens, full.rows)
+        assert work.keys.equal(full.keys), "the same content, whatever k"
+        assert full.chorus == 4
+    assert seen == {1, 3}
+
+
+def test_k_depends_on_seed_and_step_alone(make) -> None:
+    """The same on every rank, on any number of ranks, and for a loader that starts late."""
+    drawn = [make(elastic=(1, 2, 4)).step(number).chorus for number in range(6)]
+    for rank, world in ((0, 2), (1, 2), (3, 4)):
+        assert [work.chorus for work in make(rank, world, elastic=(1, 2, 4)).steps(0, 6)] == drawn
+    assert [work.chorus for work in make(elastic=(1, 2, 4)).steps(3, 6)] == drawn[3:]
+    assert len({tuple(make(elastic=(1, 2, 4), seed=seed).chorus(step) for step in range(12)) for seed in range(5)}) == 5
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0])

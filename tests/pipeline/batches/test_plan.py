@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batches.plan import CYCLE, Mixture, SourceRows, apportion, draw, hash64, interleave, permute
+from pipeline.batches.plan import CYCLE, Mixture, SourceRows, apportion, choose, draw, hash64, interleave, permute
 
 SOURCES = [SourceRows("a", 0, 5), SourceRows("b", 5, 7), SourceRows("c", 12, 100)]
 WEIGHTS = {"a": 1, "b": 2, "c": 3}
@@ -19,9 +19,19 @@ def test_golden_values() -> None:
     assert [permute(i, 10, 7) for i in range(10)] == [1, 4, 2, 9, 5, 0, 8, 7, 3, 6]
     assert permute(123456, 1000003, 2**63 + 5) == 113594
     assert [step for step in range(16) if draw(0.5, 0, step, "mmeb/00042")] == [1, 6, 8, 11, 12]
+    assert [choose((1, 2, 4, 8), "chorus", 0, step) for step in range(12)] == [8, 4, 4, 1, 2, 2, 8, 2, 2, 1, 2, 1]
     mixture = Mixture(SOURCES, WEIGHTS, group=2, seed=3)
     assert mixture.rows(0, 6) == [40, 35, 6, 5, 4, 1, 19, 81, 11, 10, 82, 100]
     assert mixture.rows(10**9, 3) == [7, 8, 64, 107, 37, 70]
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=7, unique=True), st.integers(0, 99))
+def test_choose_draws_evenly(options: list[int], seed: int) -> None:
+    """Within five standard deviations of a fair die's."""
+    counts = Counter(choose(options, seed, step) for step in range(700))
+    assert set(counts) <= set(options)
+    fair = 700 / len(options)
+    assert all(abs(counts[option] - fair) <= 5 * fair**0.5 for option in options)
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**64 - 1))

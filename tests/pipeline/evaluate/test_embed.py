@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
+from data_prep.encode import keep_chorus
 from data_prep.samples import Side
 from pipeline.batches.collate import Job
-from pipeline.evaluate.embed import embed
+from pipeline.evaluate.embed import embed, embed_nested
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,17 @@ def test_a_long_sequence_widens_its_batch(model, collator, encoder) -> None:
     short = encoder.sequence(Side("ring"))
     assert len(long) > 256
     torch.testing.assert_close(embed(model, collator, [short, long]).flip(0), embed(model, collator, [long, short]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_k_tokens_embed_as_the_first_k_of_more(model, collator, sequences, k: int) -> None:
+    """One forward with K chorus tokens serves every k."""
+    alone = embed(model, collator, [keep_chorus(sequence, k) for sequence in sequences])
+    nested = embed_nested(model, collator, sequences, [k, None], batch_tokens=600)
+    assert nested.shape == (2, len(sequences), 64)
+    torch.testing.assert_close(nested[0], alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(nested[1], embed(model, collator, sequences), atol=1e-5, rtol=0)
+    assert k == 4 or (nested[0] - nested[1]).norm(dim=1).min() > 1e-2
 
 
 def test_a_broken_checkpoint_is_refused(model, collator, sequences) -> None:

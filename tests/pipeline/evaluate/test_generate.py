@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from data_prep.checkpoint import FAMILIES
-from data_prep.encode import TokenSequence
+from data_prep.encode import TokenSequence, keep_chorus
 from data_prep.samples import Side, Turn
 from data_prep.schema import Role
 from pipeline.batches.collate import Job
-from pipeline.evaluate.generate import Answerer, Context, split_after_chorus
+from pipeline.evaluate.generate import Answerer, Context, by_length, split_after_chorus
 
 STEPS = 5
 
@@ -99,6 +99,27 @@ def test_a_batch_answers_as_one_by_one(recorder, sequences, mode: str) -> None:
     for i, sequence in enumerate(sequences):
         torch.testing.assert_close(recorder.decode([sequence], mode)[0][0], logits[i], atol=1e-5, rtol=1e-5)
         assert recorder.answer([sequence], mode, STEPS) == [answers[i]]
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("mode", ["native", "compressed"])
+def test_fewer_chorus_tokens_equal_a_full_forward_with_as_many(recorder, model, collator, sequences, mode: str, k: int) -> None:
+    """Elastic chorus: the cache holds k places, and the positions after it are those of k tokens."""
+    short = [keep_chorus(sequence, k) for sequence in sequences]
+    logits, chosen = recorder.decode(short, mode)
+    for i, sequence in enumerate(short):
+        expected = full_forward(model, collator, sequence, chosen[i], compressed=mode == "compressed")
+        torch.testing.assert_close(logits[i], expected, atol=1e-5, rtol=1e-5)
+    prefixes = [int(np.flatnonzero(sequence.roles == Role.CHORUS)[-1]) + 1 for sequence in short]
+    shares = [k / length if mode == "compressed" else 1.0 for length in prefixes]
+    assert [answer.cache_share for answer in recorder.answer(short, mode, 1)] == shares
+
+
+def test_by_length(sequences) -> None:
+    batches = list(by_length(sequences, 2))
+    lengths = [len(sequences[i]) for batch in batches for i in batch]
+    assert lengths == sorted(lengths) and [len(batch) for batch in batches] == [2, 2, 1]
+    assert sorted(i for batch in batches for i in batch) == [0, 1, 2, 3, 4]
 
 
 def test_cache_share(recorder, sequences, kit) -> None:

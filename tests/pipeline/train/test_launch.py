@@ -92,6 +92,22 @@ def test_resume_is_bitwise_the_straight_run(straight, shards, checkpoint, tmp_pa
     assert all(ours[name].equal(expected[name]) for name in ours)
 
 
+@pytest.mark.slow
+def test_elastic_resume_is_bitwise_the_straight_run(shards, checkpoint, tmp_path):
+    """k of a step is drawn from (seed, step): nothing to restore."""
+    elastic = ("--chorus.elastic", "1", "2", "4")
+    ends = [("straight", ()), ("resumed", ("--stop-after", "2")), ("resumed", ("--resume",))]
+    for number, (name, words) in enumerate(ends):
+        command = [*DEEPSPEED[:4], str(29621 + number), *DEEPSPEED[5:]]
+        done = launch(command, shards, checkpoint, tmp_path / name, *elastic, *words)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    assert chorus(straight) == chorus(resumed) and len(set(chorus(straight))) > 1
+    assert losses(straight) == losses(resumed)
+    ours, reference = (load_file(run / "export" / "model.safetensors") for run in (resumed, straight))
+    assert all(ours[name].equal(reference[name]) for name in ours)
+
+
 def test_export_opens_with_from_pretrained_and_has_moved(straight, checkpoint):
     from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
@@ -115,10 +131,15 @@ def test_mlflow_holds_the_run(straight):
     assert run.data.params["batch.pairs"] == "8" and run.data.params["world_size"] == "2"
     assert run.data.params["parameters.chorus.trained"] == "256" and run.data.params["parameters.vision.total"] == "75168"
     names = {"loss/total", "loss/retrieval", "loss/generation", "accuracy/in_batch", "optim/learning_rate", "optim/grad_norm"}
-    names |= {"speed/samples_per_s", "speed/tokens_per_s", "batch/padding_share", "memory/rank0_gib"}
+    names |= {"speed/samples_per_s", "speed/tokens_per_s", "batch/padding_share", "memory/rank0_gib", "chorus_k"}
     assert names <= run.data.metrics.keys()
     assert [metric.step for metric in client.get_metric_history(run.info.run_id, "loss/total")] == [1, 2, 3, 4]
     assert {"config.json", "deepspeed.json", "data"} <= {item.path for item in client.list_artifacts(run.info.run_id)}
+
+
+def chorus(out: Path) -> list[float]:
+    """k of every step, as recorded."""
+    return [json.loads(line)["metrics"]["chorus_k"] for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 def losses(out: Path) -> list[tuple]:

@@ -34,6 +34,12 @@ def test_checkpoint_without_chorus(train, base_checkpoint):
     assert status == 2 and "without chorus tokens" in message and "pipeline.model chorus" in message
 
 
+def test_more_chorus_tokens_than_the_checkpoint_has(train, tmp_path):
+    status, message = train("--chorus.elastic", "2", "4", "8")
+    assert status == 2 and not (tmp_path / "run").exists()
+    assert "chorus.elastic: k = 8: found a checkpoint of 4 chorus tokens; expected 1 to 4" in message
+
+
 def test_no_checkpoint_folder(train, tmp_path):
     status, message = train(**{"--model.checkpoint": tmp_path / "nowhere"})
     assert status == 2 and "found no checkpoint" in message

@@ -16,6 +16,7 @@ LAYOUTS = {
     "2 ranks, ZeRO-3, chunks": (2, 3, "chunked"),
     "2 ranks, ZeRO-2, chunks": (2, 2, "chunked"),
     "2 ranks, ZeRO-1": (2, 1, "whole"),
+    "2 ranks, ZeRO-3, elastic chorus": (2, 3, "elastic chunked"),
     "1 rank, plain PyTorch, chunks": (1, None, "chunked"),
 }
 
@@ -25,12 +26,15 @@ def runs(shards, checkpoint, tmp_path_factory):
     """Results by layout, and the reference; one pair of processes runs all two-rank layouts."""
     folder = tmp_path_factory.mktemp("zero")
     configs = {"whole": _config(shards, checkpoint, 16384), "chunked": _config(shards, checkpoint, 512)}
+    configs |= {f"elastic {name}": config | {"chorus": {"elastic": [1, 2, 4]}} for name, config in configs.items()}
     out = {}
     for world in (1, 2):
         wanted = [name for name, layout in LAYOUTS.items() if layout[0] == world]
         scenarios = [{"stage": LAYOUTS[name][1], "config": configs[LAYOUTS[name][2]]} for name in wanted]
         if world == 1:
-            wanted, scenarios = ["reference", *wanted], [{"stage": None, "config": configs["whole"]}, *scenarios]
+            references = {"reference": configs["whole"], "elastic reference": configs["elastic whole"]}
+            wanted = [*references, *wanted]
+            scenarios = [*({"stage": None, "config": config} for config in references.values()), *scenarios]
         out |= dict(zip(wanted, run_ranks(scenarios, world, folder), strict=True))
     return out
 
@@ -48,7 +52,7 @@ def _config(shards, checkpoint, chunk_tokens: int) -> dict:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_same_losses_as_plain_pytorch(runs, name):
-    for step, (ours, reference) in enumerate(zip(runs[name]["results"], runs["reference"]["results"], strict=True)):
+    for step, (ours, reference) in enumerate(zip(runs[name]["results"], _reference(runs, name)["results"], strict=True)):
         for key in ("loss", "retrieval_loss", "generation_loss"):
             assert ours[key] == pytest.approx(reference[key], rel=1e-5), f"{key} of step {step}"
         assert ours["accuracy"] == reference["accuracy"]
@@ -57,9 +61,9 @@ def test_same_losses_as_plain_pytorch(runs, name):
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_same_gradient_norm_and_weights_as_plain_pytorch(runs, checkpoint, name):
-    for ours, reference in zip(runs[name]["results"], runs["reference"]["results"], strict=True):
+    for ours, reference in zip(runs[name]["results"], _reference(runs, name)["results"], strict=True):
         assert ours["grad_norm"] == pytest.approx(reference["grad_norm"], rel=5e-5)
-    assert _distance(runs[name], runs["reference"], checkpoint) < 2e-2
+    assert _distance(runs[name], _reference(runs, name), checkpoint) < 2e-2
 
 
 def test_layouts_differ_where_they_should(runs):
@@ -68,6 +72,18 @@ def test_layouts_differ_where_they_should(runs):
     assert all(r["chunks"] >= 2 for r in runs["2 ranks, ZeRO-3, chunks"]["results"])
     losses = [r["loss"] for r in runs["reference"]["results"]]
     assert len(set(losses)) == STEPS
+
+
+def test_elastic_ranks_draw_the_same_k(runs):
+    drawn = [r["chorus"] for r in runs["elastic reference"]["results"]]
+    assert set(drawn) <= {1, 2, 4} and len(set(drawn)) > 1  # otherwise this would show nothing
+    two = runs["2 ranks, ZeRO-3, elastic chorus"]
+    assert [r["chorus"] for r in two["results"]] == [r["chorus"] for r in two["others"][0]] == drawn
+    assert {r["chorus"] for r in runs["reference"]["results"]} == {4}
+
+
+def _reference(runs: dict, name: str) -> dict:
+    return runs["elastic reference" if "elastic" in name else "reference"]
 
 
 def _distance(ours: dict, reference: dict, checkpoint) -> float:

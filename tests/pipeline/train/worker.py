@@ -72,7 +72,7 @@ def run(scenario: dict) -> dict:
         before = _weights(engine) if poisoned else {}
         rate = learning_rate(config.optim, number, config.steps)
         result = train_step(engine, work, loader.blank(), config.loss, rate, "cpu", (config.seed, number))
-        record = vars(result) | {"own_image_tokens": sum(int(chunk.image_tokens) for chunk in work.chunks)}
+        record = vars(result) | {"own_image_tokens": sum(int(chunk.image_tokens) for chunk in work.chunks), "chorus": work.chorus}
         if poisoned:
             after = _weights(engine)
             record["unchanged"] = all(before[name].equal(after[name]) for name in before)
