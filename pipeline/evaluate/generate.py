@@ -12,7 +12,7 @@ it can be stored and answered from later.
 Shapes: B sequences, C kept cache places, Q question tokens, L layers, H key-value heads, E head size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,7 +65,7 @@ class Answerer:
         banned_ids: tokens that are never generated (chorus and vision placeholders are inputs, not words).
     """
 
-    def __init__(self, model: Crem, collator: Collator, tokenizer, stop_ids: Sequence[int], banned_ids: Sequence[int]):
+    def __init__(self, model: Crem, collator: Collator, tokenizer, stop_ids: Collection[int], banned_ids: Collection[int]):
         self.model, self.collator, self.tokenizer = model, collator, tokenizer
         self.stop_ids = torch.tensor(sorted(stop_ids))
         self.banned_ids = torch.tensor(sorted(banned_ids))

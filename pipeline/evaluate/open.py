@@ -36,6 +36,7 @@ def assemble(encoder: Encoder, model: Crem) -> Opened:
     backbone = model.backbone
     collator = Collator(encoder.images, backbone.model.get_rope_index, encoder.image_id, encoder.tokenizer.pad_token_id)
     stop = backbone.generation_config.eos_token_id
-    banned = [*encoder.chorus_ids, encoder.image_id, backbone.config.video_token_id]
-    answerer = Answerer(model, collator, encoder.tokenizer, [stop] if isinstance(stop, int) else stop, banned)
+    stop = {stop} if isinstance(stop, int) else set(stop)
+    banned = {*encoder.chorus_ids, encoder.image_id, backbone.config.video_token_id} - stop
+    answerer = Answerer(model, collator, encoder.tokenizer, stop, banned)
     return Opened(encoder, model, collator, answerer)

@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     chorus = commands.add_parser("chorus", help="copy a checkpoint and give it chorus tokens")
     chorus.add_argument("checkpoint", help="checkpoint folder or hub id")
     chorus.add_argument("out", type=Path)
-    chorus.add_argument("--k", type=int, default=16, help="number of chorus tokens (default 16, as in the paper)")
+    chorus.add_argument("--k", type=int, default=16, help="number of chorus tokens (default 16, as in the paper; 0: end-of-sequence pooling)")
     chorus.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:
@@ -30,7 +30,8 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{args.out}: {write_base(args.out, corpus(args.seed), seed=args.seed, family=args.family):,} parameters")
         else:
             ids = add_chorus(args.checkpoint, args.out, args.k, args.seed)
-            print(f"{args.out}: {len(ids)} chorus tokens, ids {ids[0]} to {ids[-1]}")
+            what = f"{len(ids)} chorus tokens, ids {ids[0]} to {ids[-1]}" if args.k else f"end-of-sequence pooling, id {ids[0]}"
+            print(f"{args.out}: {what}")
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -8,7 +8,9 @@ import pytest
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
-from data_prep.samples import DataError
+from data_prep.encode import Encoder
+from data_prep.samples import DataError, Side
+from data_prep.schema import Role
 from pipeline.model.chorus import add_chorus
 
 
@@ -96,6 +98,18 @@ def test_untied_output_rows_are_written_too(base_checkpoint: Path, tmp_path: Pat
     assert not torch.equal(after.get_input_embeddings().weight, after.get_output_embeddings().weight)
 
 
+def test_none_is_end_of_sequence_pooling(base_checkpoint: Path, tmp_path: Path) -> None:
+    """Weights and tokenizer stay as they are; the embedding is the end-of-sequence token's state (the paper's baseline)."""
+    ids = add_chorus(base_checkpoint, tmp_path / "out", k=0)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert ids == [tokenizer.convert_tokens_to_ids("<|endoftext|>")] and len(tokenizer) == len(AutoTokenizer.from_pretrained(base_checkpoint))
+    before, after = load(base_checkpoint).state_dict(), load(tmp_path / "out").state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+    encoder = Encoder(tmp_path / "out")
+    sequence = encoder.sequence(Side("a red circle"))
+    assert sequence.ids[-1] == ids[0] and (sequence.roles == Role.CHORUS).nonzero()[0].tolist() == [len(sequence) - 1]
+
+
 def test_never_twice(checkpoint: Path, base_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has chorus tokens already; start from the checkpoint it was made from"):
         add_chorus(checkpoint, tmp_path / "out")
@@ -106,7 +120,7 @@ def test_never_twice(checkpoint: Path, base_checkpoint: Path, tmp_path: Path) ->
 
 
 def test_wrong_input_is_named(base_checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="k = 0: expected at least one chorus token"):
-        add_chorus(base_checkpoint, tmp_path / "out", k=0)
+    with pytest.raises(DataError, match="k = -1: expected at least one chorus token, or 0 for end-of-sequence pooling"):
+        add_chorus(base_checkpoint, tmp_path / "out", k=-1)
     with pytest.raises(DataError, match="found no checkpoint there"):
         add_chorus(tmp_path / "none", tmp_path / "out")
