@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     chorus = commands.add_parser("chorus", help="copy a checkpoint and give it chorus tokens")
     chorus.add_argument("checkpoint", help="checkpoint folder or hub id")
     chorus.add_argument("out", type=Path)
-    chorus.add_argument("--k", type=int, default=16, help="number of chorus tokens (default 16, as in the paper; 0: end-of-sequence pooling)")
+    chorus.add_argument("--k", type=int, default=16, help="chorus tokens (default 16, as in the paper; 0: end-of-sequence pooling)")
     chorus.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
     try:

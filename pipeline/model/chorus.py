@@ -48,10 +48,7 @@ def add_chorus(checkpoint: str | Path, folder: Path, k: int = 16, seed: int = 0)
     images = load_image_processor(checkpoint, config)
     tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
     model = AutoModelForImageTextToText.from_pretrained(checkpoint, trust_remote_code=False, use_safetensors=True, dtype="auto")
-    if k:
-        ids = _add_rows(model, tokenizer, k, seed)
-    else:
-        ids = [tokenizer.convert_tokens_to_ids(END_OF_SEQUENCE)]
+    ids = _add_rows(model, tokenizer, k, seed) if k else [tokenizer.convert_tokens_to_ids(END_OF_SEQUENCE)]
     model.config.chorus_token_ids = ids
     with atomic_folder(folder) as unfinished:
         model.save_pretrained(unfinished)

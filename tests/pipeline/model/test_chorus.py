@@ -101,8 +101,8 @@ def test_untied_output_rows_are_written_too(base_checkpoint: Path, tmp_path: Pat
 def test_none_is_end_of_sequence_pooling(base_checkpoint: Path, tmp_path: Path) -> None:
     """Weights and tokenizer stay as they are; the embedding is the end-of-sequence token's state (the paper's baseline)."""
     ids = add_chorus(base_checkpoint, tmp_path / "out", k=0)
-    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert ids == [tokenizer.convert_tokens_to_ids("<|endoftext|>")] and len(tokenizer) == len(AutoTokenizer.from_pretrained(base_checkpoint))
+    tokenizers = [AutoTokenizer.from_pretrained(folder) for folder in (base_checkpoint, tmp_path / "out")]
+    assert ids == [tokenizers[1].convert_tokens_to_ids("<|endoftext|>")] and len(tokenizers[0]) == len(tokenizers[1])
     before, after = load(base_checkpoint).state_dict(), load(tmp_path / "out").state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
     encoder = Encoder(tmp_path / "out")
