@@ -11,8 +11,8 @@ Where a chunk runs twice, dropout must drop the same units twice, or the cached 
 So torch's generators are seeded before every forward, from (run seed, step, rank, chunk): a pure function, hence also the same after a
 resume. Gradient checkpointing keeps each layer's generator state and restores it for its own recomputation (preserve_rng_state).
 
-The contrastive batch is always the whole step, so 1 rank x 2 chunks equals 2 ranks x 1 chunk. A step whose loss is not finite is refused
-before any backward pass, so neither weights nor optimizer state ever see it.
+The contrastive batch is always the whole step, so 1 rank x 2 chunks equals 2 ranks x 1 chunk (but for dropout, whose masks belong to rank
+and chunk). A step whose loss is not finite is refused before any backward pass, so neither weights nor optimizer state ever see it.
 
 Shapes: S local slots, G pairs of all ranks, C candidates of all ranks, D hidden.
 """
