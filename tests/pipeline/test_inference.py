@@ -74,7 +74,7 @@ def test_windows_change_nothing(crem, pictures, monkeypatch) -> None:
     torch.testing.assert_close(crem.embed(pictures, TEXTS), whole, atol=1e-5, rtol=0)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4),
     items=st.lists(st.tuples(st.integers(0, 3), st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)), min_size=1, max_size=4),
