@@ -97,8 +97,10 @@ class CremModel:
 
     def embed_nested(self, images: Pictures, texts: Texts, sizes: Sequence[int]) -> Tensor:
         """Embeddings at several k for the price of the largest: float32 [P, N, D], `out[p]` equal to `embed(images, texts, sizes[p])`."""
+        if not sizes:
+            raise DataError("sizes: found none, expected at least one k")
         sizes = [chorus_size(k, self.chorus) for k in sizes]
-        encoder = self.opened.encoder.shortened(max(sizes, default=None))
+        encoder = self.opened.encoder.shortened(max(sizes))
         sides = _sides(images, texts)
         for item, side in enumerate(sides):
             if side.empty:

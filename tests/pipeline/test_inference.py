@@ -74,7 +74,7 @@ def test_windows_change_nothing(crem, pictures, monkeypatch) -> None:
     torch.testing.assert_close(crem.embed(pictures, TEXTS), whole, atol=1e-5, rtol=0)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     sizes=st.lists(st.integers(1, 4), min_size=1, max_size=4),
     items=st.lists(st.tuples(st.integers(0, 3), st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)), min_size=1, max_size=4),
@@ -200,6 +200,7 @@ def truncated() -> Image.Image:
         (lambda m, p: m.embed([Image.new("F", (56, 56))]), "item 0: format: 'picture of item 0': found pixel mode F"),
         (lambda m, p: m.embed([truncated()]), "item 0: broken: .*cannot be decoded"),
         (lambda m, p: m.embed(p[:1], k=5), "k = 5: found a checkpoint of 4 chorus tokens; expected 1 to 4"),
+        (lambda m, p: m.embed_nested(p[:1], None, []), "sizes: found none, expected at least one k"),
         (lambda m, p: m.embed_nested(p[:1], None, [1, 0]), "k = 0: found a checkpoint of 4"),
         (lambda m, p: m.answer(p[:1], ["a?"], k=9), "k = 9: found"),
         (lambda m, p: m.answer(p[:1], ["a?", "b?"]), "found 1 images, 2 questions"),
