@@ -34,6 +34,12 @@ def test_checkpoint_without_chorus(train, base_checkpoint):
     assert status == 2 and "without chorus tokens" in message and "pipeline.model chorus" in message
 
 
+def test_checkpoint_of_another_family(train, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava", "vision_config": {}}))
+    status, message = train(**{"--model.checkpoint": tmp_path})
+    assert status == 2 and "model_type 'llava'" in message and "qwen2_vl, qwen2_5_vl, qwen3_vl" in message
+
+
 def test_no_checkpoint_folder(train, tmp_path):
     status, message = train(**{"--model.checkpoint": tmp_path / "nowhere"})
     assert status == 2 and "found no checkpoint" in message
