@@ -21,6 +21,33 @@ def test_the_family_is_the_configs_model_type(checkpoint_of, family: str, tmp_pa
     assert load_config(folder).model_type == family
 
 
+OLDER = {
+    "image_token_id": 151655,
+    "hidden_size": 64,
+    "num_attention_heads": 1,
+    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+}
+PUBLISHED = {
+    "qwen2_vl": OLDER | {"vision_config": {"embed_dim": 64, "in_chans": 3, "patch_size": 14}},
+    "qwen2_5_vl": OLDER | {"vision_config": {"spatial_patch_size": 14, "window_size": 112}},
+    "qwen3_vl": {
+        "image_token_id": 151655,
+        "text_config": {"model_type": "qwen3_vl_text", "rope_scaling": {"mrope_interleaved": True, "mrope_section": [24, 20, 20]}},
+        "vision_config": {"model_type": "qwen3_vl", "patch_size": 16},
+    },
+}
+"""How published config.json files are laid out: the text part flat in the older ones, M-RoPE under its older name in all."""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_configurations_as_published(family: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family} | PUBLISHED[family]))
+    config = load_config(tmp_path)
+    expected = ([24, 20, 20], 16) if family == "qwen3_vl" else ([16, 24, 24], 14)
+    assert (config.text_config.rope_parameters["mrope_section"], config.vision_config.patch_size) == expected
+    assert (config.image_token_id, config.vision_config.spatial_merge_size) == (151655, 2)
+
+
 UNSUPPORTED = {
     "llava": (
         LlavaConfig,

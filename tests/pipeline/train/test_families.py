@@ -8,6 +8,7 @@ import pytest
 import torch
 from ranks import run_ranks
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from worker import run
 
 from data_prep.checkpoint import FAMILIES
 from data_prep.encode import Encoder
@@ -23,17 +24,14 @@ RAGGED = {"qwen3_vl, ZeRO-3": ("qwen3_vl", 3), "qwen3_vl, ZeRO-2": ("qwen3_vl", 
 
 @pytest.fixture(scope="module")
 def runs(checkpoint_of, kit_of, write_data, raw_samples, tmp_path_factory):
-    """Results by run: "FAMILY" under ZeRO-3 on two ranks, "FAMILY, plain", and the ragged ones; exports lie in "folder"."""
+    """Results by run: "FAMILY" under ZeRO-3 on two ranks, "FAMILY, plain" in this process, the ragged ones; exports lie in "folder"."""
     folder = tmp_path_factory.mktemp("families")
     shards = {family: write_data(folder / f"{family}-shards", raw_samples, encoder=kit_of(family).encoder) for family in FAMILIES}
     whole = {family: _config(shards[family], checkpoint_of(family)) for family in FAMILIES}
     two = {family: {"stage": 3, "config": whole[family], "export": str(folder / family)} for family in FAMILIES}
     two |= {name: {"stage": stage, "config": _ragged(whole[family])} for name, (family, stage) in RAGGED.items()}
-    one = {f"{family}, plain": {"stage": None, "config": whole[family]} for family in FAMILIES}
-    out = {"folder": folder}
-    for world, scenarios in ((2, two), (1, one)):
-        out |= dict(zip(scenarios, run_ranks(list(scenarios.values()), world, folder), strict=True))
-    return out
+    out = {"folder": folder} | dict(zip(two, run_ranks(list(two.values()), 2, folder), strict=True))
+    return out | {f"{family}, plain": run({"stage": None, "config": whole[family]}) for family in FAMILIES}
 
 
 def _config(shards, checkpoint) -> dict:

@@ -40,6 +40,12 @@ def test_more_chorus_tokens_than_the_checkpoint_has(train, tmp_path):
     assert "chorus.elastic: k = 8: found a checkpoint of 4 chorus tokens; expected 1 to 4" in message
 
 
+def test_checkpoint_of_another_family(train, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava", "vision_config": {}}))
+    status, message = train(**{"--model.checkpoint": tmp_path})
+    assert status == 2 and "model_type 'llava'" in message and "qwen2_vl, qwen2_5_vl, qwen3_vl" in message
+
+
 def test_no_checkpoint_folder(train, tmp_path):
     status, message = train(**{"--model.checkpoint": tmp_path / "nowhere"})
     assert status == 2 and "found no checkpoint" in message
