@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from data_prep.samples import DataError
+from data_prep.sources.common import visible
 
 MAX_RECORD_BYTES = 16 * 2**20
 
@@ -21,6 +22,28 @@ _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]|[^\s,:"\[\]{}]++', 
 """A string (if cut off, up to the end of the file), a bracket, or a run of anything else that is no separator."""
 _LINE = re.compile(rb"\S[^\n]*")
 _OPENING = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*")
+
+
+def files(root: Path) -> list[Path]:
+    """JSON and JSON-lines files directly in a folder, sorted."""
+    return [path for path in visible(root) if path.suffix in (".json", ".jsonl") and path.is_file()]
+
+
+def first_keys(path: Path) -> set[str]:
+    """Keys of the first whole record; none for a `.json` file that is no list of records (settings, metadata).
+
+    Raises:
+        DataError: a file without rows, a `.jsonl` file that begins with no object, an array that is cut off.
+    """
+    found = [row for _, row in rows(path, 0, 8)]
+    if not found:
+        raise DataError(f"{path}: found 0 rows, expected at least one record; download the file again or remove it")
+    for row in found:
+        if isinstance(row, dict):
+            return set(row)
+    if path.suffix == ".jsonl":
+        raise DataError(f"{path}: {found[0]}; expected one JSON object a line; write the file again or remove it")
+    return set()
 
 
 def spans(path: Path) -> tuple[array, array]:

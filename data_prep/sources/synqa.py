@@ -24,8 +24,8 @@ from data_prep.sources.common import (
     plain,
     required_side,
 )
-from data_prep.sources.conversations import MARKER, dialogue, first_image, first_keys, image_names, record_files, turns
 from data_prep.sources.mmeb_train import negatives
+from data_prep.sources.sharegpt import MARKER, dialogue_and_images, first_image, turns
 
 LOOKS_FOR = "a synqa folder: *.jsonl with `conversations` and `embed_text`"
 MMEB_FOLDER = "MMEB-train"
@@ -41,8 +41,8 @@ def discover(root: Path, image_root: Path | None, split: str) -> list[Part]:
     """
     parts = []
     bases = (image_root, root, root / MMEB_FOLDER, root.resolve().parent / MMEB_FOLDER)
-    for path in record_files(root):
-        keys = first_keys(path)
+    for path in records.files(root):
+        keys = records.first_keys(path)
         if "embed_text" not in keys:
             continue
         if "conversations" not in keys:
@@ -59,10 +59,7 @@ def read(part: Part, start: int, stop: int) -> Iterator[RawSample | Rejected]:
 
 
 def _sample(part: Part, number: int, record: dict | str) -> RawSample:
-    pairs, images = dialogue(record), image_names(record)
-    marks = sum(question.count(MARKER) for question, _ in pairs)
-    if marks not in (0, len(images)):
-        raise RowError(f"placeholder_count: {marks} {MARKER} markers but {len(images)} images")
+    pairs, images = dialogue_and_images(record, unmarked=True)
     embed_text = _text(record, "embed_text").replace(MARKER, "")
     query = Side(plain(embed_text), tuple(ImageRef(name, part.root) for name in images))
     if query.empty:
