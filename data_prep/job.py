@@ -239,13 +239,13 @@ def _absolute(settings: PrepareSettings) -> PrepareSettings:
 
 def _check_distinct(parts: list[sources.Part]) -> None:
     """Refuse two sets of one name: their rows would share ids, and batches would mix them as one source."""
-    files: dict[Path, sources.Part] = {}
+    seen: set[tuple[Path, str]] = set()
     folders: dict[str, Path] = {}
     for part in parts:
         path = part.path.resolve()
-        if path in files:
+        if (path, part.kind) in seen:
             raise DataError(f"{part.path}: found it twice among the folders given; expected every set once. Name each folder once")
-        files[path] = part
+        seen.add((path, part.kind))
         folder = folders.setdefault(part.source, path.parent)
         if folder != path.parent:
             raise DataError(

@@ -9,7 +9,7 @@ import json
 import mmap
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -97,9 +97,14 @@ def _lines(data: mmap.mmap, begin: int) -> Iterator[tuple[int, int]]:
 
 def rows(path: Path, start: int, stop: int) -> Iterator[tuple[int, dict | str]]:
     """(row number, record) for rows [start, stop); instead of an unusable record, a string that says what is wrong."""
+    return at(path, range(start, min(stop, len(spans(path)[0]))))
+
+
+def at(path: Path, numbers: Iterable[int]) -> Iterator[tuple[int, dict | str]]:
+    """As `rows`, for the rows of these numbers."""
     starts, ends = spans(path)
     with open(path, "rb") as file:
-        for row in range(start, min(stop, len(starts))):
+        for row in numbers:
             size = ends[row] - starts[row]
             if size > MAX_RECORD_BYTES:
                 yield row, f"too_large: record of {size} bytes, expected at most {MAX_RECORD_BYTES}"

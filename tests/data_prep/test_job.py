@@ -26,6 +26,8 @@ from data_prep.job import PrepareSettings, plan, prepare
 from data_prep.samples import DataError
 from data_prep.shards import load_manifest, verify_shards
 from data_prep.sources import Part
+from pipeline.batches.plan import SourceRows
+from pipeline.batches.reader import ShardReader
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -113,6 +115,35 @@ def test_only_what_is_lost_or_damaged_is_made_again(settings: PrepareSettings, p
     assert contents(settings.out) == contents(prepared)
     changed = [number for number, path in enumerate(shards) if path.stat().st_mtime_ns != before[path.name]]
     assert changed == [1, 3, 5]
+
+
+def test_a_file_with_and_without_pairs_becomes_two_sources_that_the_trainer_takes(
+    settings: PrepareSettings, picture_56: bytes, tmp_path: Path
+) -> None:
+    """The same bytes from one worker and from two; a second run makes nothing again."""
+    root = tmp_path / "synqa"
+    (root / "images").mkdir(parents=True)
+    (root / "images" / "a.png").write_bytes(picture_56)
+    turns = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "noise"}]
+    plain = {"image": "images/a.png", "embed_text": "find", "conversations": turns}
+    rows = [plain | ({"contrast": {"pos_text": f"number {i}"}} if i % 3 else {}) for i in range(12)]
+    (root / "qa.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    one, two = (settings.model_copy(update={"roots": (root,), "out": tmp_path / f"{n}", "workers": n}) for n in (1, 2))
+    manifest = prepare(one)
+    assert [(shard.name, shard.rows) for shard in manifest.shards] == [
+        ("0000-synqa.qa-000000.arrow", 4),
+        ("0000-synqa.qa-000001.arrow", 4),
+        ("0001-synqa.qa-unpaired-000000.arrow", 4),
+    ]
+    assert ids(one.out)[6:] == ["synqa/qa/10", "synqa/qa/11", *(f"synqa/qa-unpaired/{i}" for i in (0, 3, 6, 9))]
+    assert ShardReader(one.out).sources() == ([SourceRows("synqa/qa", 0, 8)], [SourceRows("synqa/qa-unpaired", 8, 4)])
+    prepare(two)
+    assert contents(two.out) == contents(one.out)
+    said: list[str] = []
+    assert prepare(two, said.append) == manifest
+    assert said == ["3 of 3 shards are there already and intact: skipped"]
+    with pytest.raises(DataError, match=r"qa\.jsonl: found it twice among the folders given"):
+        prepare(two.model_copy(update={"roots": (root, root)}))
 
 
 @pytest.mark.parametrize(
