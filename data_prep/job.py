@@ -8,26 +8,20 @@ every shard that is already whole. Only the driver writes the manifest, last.
 import fcntl
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 
-if "RAY_ADDRESS" not in os.environ:
-    # Ray's own switch for "this machine only", read at import: without it every one of its sockets listens on all interfaces.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
-import ray
 from pydantic import BaseModel, ConfigDict, Field
-from ray.exceptions import RayTaskError
 from tqdm import tqdm
 
 from data_prep import sources
+from data_prep.cluster import as_finished, cluster
 from data_prep.encode import Encoder, EncodeSettings, fingerprint_digest, to_row
 from data_prep.samples import DataError, Rejected
 from data_prep.shards import (
@@ -146,9 +140,9 @@ def _run(slices: list[Slice], settings: PrepareSettings, records: dict[str, Shar
         return
     rows = sum(s.stop - s.start for s in waiting)
     start = time.perf_counter()
-    with _cluster(settings.workers), tqdm(total=rows, unit="row", desc="prepare", disable=not sys.stderr.isatty()) as bar:
-        workers = settings.workers or int(ray.cluster_resources().get("CPU", 1))
-        with closing(_finished(waiting, settings, workers)) as finished:
+    with cluster(settings.workers) as workers, tqdm(total=rows, unit="row", desc="prepare", disable=not sys.stderr.isatty()) as bar:
+        arguments = (settings.checkpoint, settings.encode, settings.out)
+        with closing(as_finished(make_shard, waiting, arguments, workers)) as finished:
             for piece, record in finished:
                 records[piece.name] = record
                 rejected += record.rejected
@@ -156,28 +150,6 @@ def _run(slices: list[Slice], settings: PrepareSettings, records: dict[str, Shar
                 bar.update(piece.stop - piece.start)
     seconds = time.perf_counter() - start
     print(f"prepare: {rows} rows in {seconds:.1f} s, {rows / seconds:.0f} rows/s on {workers} workers", file=sys.stderr)
-
-
-def _finished(slices: list[Slice], settings: PrepareSettings, workers: int) -> Iterator[tuple[Slice, ShardRecord]]:
-    """Slices with their records as they are done; at most `workers` at a time. Leaving early stops those under way."""
-    task = ray.remote(num_cpus=1, max_retries=5)(make_shard)
-    waiting = iter(slices)
-    running: dict[ray.ObjectRef, Slice] = {}
-    try:
-        while True:
-            for piece in islice(waiting, workers - len(running)):
-                running[task.remote(piece, settings.checkpoint, settings.encode, settings.out)] = piece
-            if not running:
-                return
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            yield running.pop(done), ray.get(done)
-    except RayTaskError as error:
-        if isinstance(error.cause, DataError):
-            raise error.cause from None  # a message for people, not a worker's stack
-        raise
-    finally:
-        for reference in running:
-            ray.cancel(reference, force=True)
 
 
 def _check_rejects(rejected: list[Rejected], budget: float, settings: PrepareSettings) -> None:
@@ -192,37 +164,13 @@ def _check_rejects(rejected: list[Rejected], budget: float, settings: PrepareSet
     )
 
 
-@contextmanager
-def _cluster(workers: int | None) -> Iterator[None]:
-    """Join the cluster named by RAY_ADDRESS (as `ray job submit` sets it), else start Ray on this machine, loopback only.
-
-    Ray that runs in this process already is used as it is, and left running.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    environment = {"HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"), "TOKENIZERS_PARALLELISM": "false"}
-    if "RAY_ADDRESS" in os.environ:
-        # a variable that the submitted job sets as well is passed on with its value: no conflict
-        os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")
-        ray.init(log_to_driver=False, runtime_env={"env_vars": environment})
-    else:
-        root = str(Path(__file__).parents[1])
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": environment})
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def _absolute(settings: PrepareSettings) -> PrepareSettings:
     """The settings with paths that mean the same in every worker; a checkpoint that is no folder is a hub id.
 
     Raises:
         DataError: a relative `out` in a submitted job, whose working folder is a copy that Ray deletes.
     """
-    if "RAY_ADDRESS" in os.environ and not settings.out.is_absolute():
+    if os.environ.get("RAY_ADDRESS") and not settings.out.is_absolute():
         raise DataError(
             f"--out {settings.out}: found a relative path on a Ray cluster, where it names a temporary copy of the working folder; "
             "expected an absolute path on storage that every node sees"
@@ -239,13 +187,13 @@ def _absolute(settings: PrepareSettings) -> PrepareSettings:
 
 def _check_distinct(parts: list[sources.Part]) -> None:
     """Refuse two sets of one name: their rows would share ids, and batches would mix them as one source."""
-    files: dict[Path, sources.Part] = {}
+    seen: set[tuple[Path, str]] = set()
     folders: dict[str, Path] = {}
     for part in parts:
         path = part.path.resolve()
-        if path in files:
+        if (path, part.kind) in seen:
             raise DataError(f"{part.path}: found it twice among the folders given; expected every set once. Name each folder once")
-        files[path] = part
+        seen.add((path, part.kind))
         folder = folders.setdefault(part.source, path.parent)
         if folder != path.parent:
             raise DataError(
@@ -283,9 +231,20 @@ def _claim(out: Path, fingerprint: dict) -> None:
 
 @contextmanager
 def _lock(out: Path) -> Iterator[None]:
-    with (out / ".lock").open("w") as file:
+    """Hold the folder; the kernel lets go of it when this process ends, however it ends.
+
+    Raises:
+        DataError: another job holds it; names that job.
+    """
+    with (out / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DataError(f"{out}: another prepare job is writing here; wait for it, or name another --out") from error
+            file.seek(0)
+            raise DataError(
+                f"{out}: another prepare job is writing here ({file.read() or 'it has just begun'}); wait for it, or name another --out"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+        file.flush()
         yield

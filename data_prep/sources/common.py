@@ -21,13 +21,14 @@ ROWS_PROBED = 1024
 
 @dataclass(frozen=True)
 class Part:
-    """One readable file of a corpus: rows [0, rows) of `path`.
+    """One readable file of a corpus, or its rows of one kind: rows [0, rows) of those.
 
     source: corpus and set, e.g. "mmeb_train/ChartQA"; batches of one source are built from it
     reader: name of the module in `data_prep.sources` that reads it
     root: folder that image paths are relative to
     split: the part of a sample id between source and row number; "" when the corpus has no splits
     first: number of row 0 within source and split, when several files make up one set
+    kind: which of the file's rows these are, where a file is read as several parts; "" is all of them
     """
 
     source: str
@@ -37,6 +38,7 @@ class Part:
     root: Path
     split: str = ""
     first: int = 0
+    kind: str = ""
 
     def row_id(self, row: int) -> str:
         """The id of row `row` of this file: unique, and stable as long as the file is."""

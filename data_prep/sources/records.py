@@ -9,11 +9,12 @@ import json
 import mmap
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
 from data_prep.samples import DataError
+from data_prep.sources.common import visible
 
 MAX_RECORD_BYTES = 16 * 2**20
 
@@ -21,6 +22,28 @@ _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]|[^\s,:"\[\]{}]++', 
 """A string (if cut off, up to the end of the file), a bracket, or a run of anything else that is no separator."""
 _LINE = re.compile(rb"\S[^\n]*")
 _OPENING = re.compile(rb"\s*(?:\xef\xbb\xbf)?\s*")
+
+
+def files(root: Path) -> list[Path]:
+    """JSON and JSON-lines files directly in a folder, sorted."""
+    return [path for path in visible(root) if path.suffix in (".json", ".jsonl") and path.is_file()]
+
+
+def first_keys(path: Path) -> set[str]:
+    """Keys of the first whole record; none for a `.json` file that is no list of records (settings, metadata).
+
+    Raises:
+        DataError: a file without rows, a `.jsonl` file that begins with no object, an array that is cut off.
+    """
+    found = [row for _, row in rows(path, 0, 8)]
+    if not found:
+        raise DataError(f"{path}: found 0 rows, expected at least one record; download the file again or remove it")
+    for row in found:
+        if isinstance(row, dict):
+            return set(row)
+    if path.suffix == ".jsonl":
+        raise DataError(f"{path}: {found[0]}; expected one JSON object a line; write the file again or remove it")
+    return set()
 
 
 def spans(path: Path) -> tuple[array, array]:
@@ -74,9 +97,14 @@ def _lines(data: mmap.mmap, begin: int) -> Iterator[tuple[int, int]]:
 
 def rows(path: Path, start: int, stop: int) -> Iterator[tuple[int, dict | str]]:
     """(row number, record) for rows [start, stop); instead of an unusable record, a string that says what is wrong."""
+    return at(path, range(start, min(stop, len(spans(path)[0]))))
+
+
+def at(path: Path, numbers: Iterable[int]) -> Iterator[tuple[int, dict | str]]:
+    """As `rows`, for the rows of these numbers."""
     starts, ends = spans(path)
     with open(path, "rb") as file:
-        for row in range(start, min(stop, len(starts))):
+        for row in numbers:
             size = ends[row] - starts[row]
             if size > MAX_RECORD_BYTES:
                 yield row, f"too_large: record of {size} bytes, expected at most {MAX_RECORD_BYTES}"

@@ -66,7 +66,10 @@ class ShardReader:
             rows = SourceRows(name, first, stop - first)
             missing = sum(self._tables[i]["positive"].null_count for i in own)
             if missing not in (0, rows.count):
-                raise DataError(f"{self.folder}: {name} has {missing} rows of {rows.count} without a positive; expected all or none")
+                raise DataError(
+                    f"{self.folder}: {name} has {missing} rows of {rows.count} without a positive; expected all or none. "
+                    "Prepare the data again"
+                )
             (conversations if missing else pairs).append(rows)
         return pairs, conversations
 

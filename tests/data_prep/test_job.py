@@ -6,32 +6,30 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
-from data_prep import job
+from data_prep.cluster import cluster
 from data_prep.encode import EncodeSettings
 from data_prep.job import PrepareSettings, plan, prepare
 from data_prep.samples import DataError
 from data_prep.shards import load_manifest, verify_shards
 from data_prep.sources import Part
+from pipeline.batches.plan import SourceRows
+from pipeline.batches.reader import ShardReader
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
+def ray_of_two() -> Iterator[None]:
     """One Ray of two workers for all tests here, started as the job itself starts it."""
-    with job._cluster(2):
+    with cluster(2):
         yield
 
 
@@ -113,6 +111,35 @@ def test_only_what_is_lost_or_damaged_is_made_again(settings: PrepareSettings, p
     assert contents(settings.out) == contents(prepared)
     changed = [number for number, path in enumerate(shards) if path.stat().st_mtime_ns != before[path.name]]
     assert changed == [1, 3, 5]
+
+
+def test_a_file_with_and_without_pairs_becomes_two_sources_that_the_trainer_takes(
+    settings: PrepareSettings, picture_56: bytes, tmp_path: Path
+) -> None:
+    """The same bytes from one worker and from two; a second run makes nothing again."""
+    root = tmp_path / "synqa"
+    (root / "images").mkdir(parents=True)
+    (root / "images" / "a.png").write_bytes(picture_56)
+    turns = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "noise"}]
+    plain = {"image": "images/a.png", "embed_text": "find", "conversations": turns}
+    rows = [plain | ({"contrast": {"pos_text": f"number {i}"}} if i % 3 else {}) for i in range(12)]
+    (root / "qa.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    one, two = (settings.model_copy(update={"roots": (root,), "out": tmp_path / f"{n}", "workers": n}) for n in (1, 2))
+    manifest = prepare(one)
+    assert [(shard.name, shard.rows) for shard in manifest.shards] == [
+        ("0000-synqa.qa-000000.arrow", 4),
+        ("0000-synqa.qa-000001.arrow", 4),
+        ("0001-synqa.qa-unpaired-000000.arrow", 4),
+    ]
+    assert ids(one.out)[6:] == ["synqa/qa/10", "synqa/qa/11", *(f"synqa/qa-unpaired/{i}" for i in (0, 3, 6, 9))]
+    assert ShardReader(one.out).sources() == ([SourceRows("synqa/qa", 0, 8)], [SourceRows("synqa/qa-unpaired", 8, 4)])
+    prepare(two)
+    assert contents(two.out) == contents(one.out)
+    said: list[str] = []
+    assert prepare(two, said.append) == manifest
+    assert said == ["3 of 3 shards are there already and intact: skipped"]
+    with pytest.raises(DataError, match=r"qa\.jsonl: found it twice among the folders given"):
+        prepare(two.model_copy(update={"roots": (root, root)}))
 
 
 @pytest.mark.parametrize(
@@ -236,15 +263,6 @@ def test_relative_paths(settings: PrepareSettings, prepared: Path, monkeypatch: 
         prepare(settings.model_copy(update={"out": Path("elsewhere")}))
 
 
-def test_ray_listens_on_loopback_only() -> None:
-    """Every Ray process of ours, by the kernel's own tables."""
-    ours = _descendants(os.getpid())
-    listening = [address for process in ours for address in _listening(process)]
-    assert len(listening) > 3
-    assert set(listening) <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, and the same within IPv6
-    assert os.environ["RAY_AUTH_MODE"] == "token"
-
-
 def test_a_killed_run_goes_on_where_it_was(settings: PrepareSettings, prepared: Path) -> None:
     """SIGKILL after the second shard, then the same command again."""
     arguments = ["prepare", *map(str, settings.roots), "--checkpoint", settings.checkpoint, "--out", str(settings.out)]
@@ -263,38 +281,6 @@ def test_a_killed_run_goes_on_where_it_was(settings: PrepareSettings, prepared: 
     assert contents(settings.out) == contents(prepared)
 
 
-def test_killed_workers_cost_nothing(checkpoint: Path, tmp_path: Path) -> None:
-    """Whoever makes a shard is killed, twice; Ray makes the slice again, and no row is lost or doubled."""
-    root = tmp_path / "data"
-    root.mkdir()
-    turns = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "noise"}]
-    (root / "slow.json").write_text(json.dumps([{"image": f"{i}.png", "conversations": turns} for i in range(6)]))
-    for number in range(6):  # large pictures: a shard takes long enough to be met
-        noise = np.random.default_rng(number).integers(0, 256, (1600, 1600, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(root / f"{number}.png", compress_level=1)
-    settings = PrepareSettings(roots=(root,), checkpoint=str(checkpoint), out=tmp_path / "shards", rows_per_shard=1, workers=2)
-    killed: list[int] = []
-    over = threading.Event()
-
-    def kill() -> None:
-        while len(killed) < 2 and not over.wait(0.05):
-            for process in _descendants(os.getpid()):
-                with suppress(OSError):
-                    if process not in killed and b"ray::make_shard" in Path(f"/proc/{process}/cmdline").read_bytes():
-                        os.kill(process, signal.SIGKILL)
-                        killed.append(process)
-                        break
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    manifest = prepare(settings)
-    over.set()
-    killer.join()
-    verify_shards(settings.out, manifest)
-    assert (len(killed), ids(settings.out)) == (2, [f"sharegpt4v/slow/{i}" for i in range(6)])
-    assert prepare(settings.model_copy(update={"out": tmp_path / "undisturbed"})).digest() == manifest.digest()
-
-
 @given(st.lists(st.integers(1, 40), max_size=6), st.integers(1, 15))
 def test_plan_covers_every_row_once_in_order(lengths: list[int], rows_per_shard: int) -> None:
     parts = [Part(f"s/{number % 2}", "synqa", Path(f"{number}"), rows, Path()) for number, rows in enumerate(lengths)]
@@ -303,32 +289,3 @@ def test_plan_covers_every_row_once_in_order(lengths: list[int], rows_per_shard:
     assert covered == [(part, row) for part in parts for row in range(part.rows)]
     assert all(0 < piece.stop - piece.start <= rows_per_shard for piece in slices)
     assert sorted({piece.name for piece in slices}) == [piece.name for piece in slices]
-
-
-def _descendants(root: int) -> list[int]:
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it ended
-            continue
-    found = [root]
-    for process in found:
-        found += [child for child, parent in parents.items() if parent == process]
-    return found
-
-
-def _listening(process: int) -> list[str]:
-    """Local addresses, in the kernel's hexadecimal, of the TCP sockets that a process listens on."""
-    listening, sockets = {}, set()
-    for table in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A":
-                listening[f"socket:[{fields[9]}]"] = fields[1].split(":")[0]
-    for handle in Path(f"/proc/{process}/fd").glob("*"):
-        try:
-            sockets.add(os.readlink(handle))
-        except OSError:  # closed since
-            continue
-    return [address for name, address in listening.items() if name in sockets]

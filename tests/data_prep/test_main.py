@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep import job
 from data_prep.__main__ import main
+from data_prep.cluster import cluster
 from data_prep.shards import load_manifest
 
 PROJECT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ PROJECT = Path(__file__).parents[2]
 def prepared(corpus: Path, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The corpus, prepared by the command; one Ray worker."""
     out = tmp_path_factory.mktemp("prepared") / "shards"
-    with job._cluster(1):
+    with cluster(1):
         assert main(["prepare", str(corpus), "--checkpoint", str(checkpoint), "--out", str(out), "--rows-per-shard", "8"]) == 0
     return out
 

@@ -1,4 +1,4 @@
-"""Names that MLflow takes, and values without secrets; what reaches the store is checked in test_track.py."""
+"""Names that MLflow takes, and values without secrets; what reaches the store is checked in track/test_tracker.py."""
 
 import pytest
 from hypothesis import given

@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_prep.samples import DataError, ImageRef, RawSample, Side, Turn
+from data_prep.samples import DataError, ImageRef, RawSample, Rejected, Side, Turn
 from data_prep.sources import discover, read
 
 EMBED = "Answer the following question with the given image: Find"
@@ -75,6 +75,76 @@ def test_without_a_pair_about_the_query_only_the_turns_stay(load, fields):
     (sample,) = load(record(**fields))
     assert (sample.positive, sample.negatives) == (None, ())
     assert sample.turns == (Turn("What colour?", "Red."),)
+
+
+MIXED = [{}, {"contrast": None}, {"side": "pos"}, {}, {"contrast": {}}]
+"""Rows 0 and 3 have a pair."""
+
+
+@pytest.fixture
+def discover_rows(tmp_path, write_image, write_json):
+    """Fields of the records of synqa/s.jsonl (a string: the line as it is) -> {source: [(id, what became of the row)]}."""
+    write_image(tmp_path / "MMEB-train" / IMAGE)
+
+    def run(*rows: dict | str) -> dict[str, list[tuple[str, str]]]:
+        path = write_json(tmp_path / "synqa" / "s.jsonl", [record(**row) if isinstance(row, dict) else {} for row in rows])
+        lines = [row if isinstance(row, str) else line for row, line in zip(rows, path.read_text().splitlines(), strict=True)]
+        path.write_text("\n".join(lines))
+        return {part.source: [_told(row) for row in read(part, 0, part.rows)] for part in discover(tmp_path)}
+
+    return run
+
+
+def _told(row: RawSample | Rejected) -> tuple[str, str]:
+    kind = "rejected" if isinstance(row, Rejected) else "pair" if row.positive else "turns"
+    return row.id, kind
+
+
+def test_rows_with_and_without_a_pair_become_two_sources(discover_rows):
+    """Batches of pairs are drawn by source, so the trainer refuses a source that has both kinds."""
+    assert discover_rows(*MIXED) == {
+        "synqa/s": [("synqa/s/0", "pair"), ("synqa/s/3", "pair")],
+        "synqa/s-unpaired": [("synqa/s-unpaired/1", "turns"), ("synqa/s-unpaired/2", "turns"), ("synqa/s-unpaired/4", "turns")],
+    }
+
+
+@pytest.mark.parametrize("fields, kind", [({}, "pair"), ({"contrast": None}, "turns")])
+def test_rows_of_one_kind_stay_one_source(discover_rows, fields, kind):
+    assert discover_rows(fields, fields) == {"synqa/s": [("synqa/s/0", kind), ("synqa/s/1", kind)]}
+
+
+@pytest.mark.parametrize("fields, kind", [({}, "pair"), ({"contrast": None}, "turns")])
+def test_an_unreadable_record_makes_no_second_source(discover_rows, fields, kind):
+    found = discover_rows("{broken", fields, "[1]")
+    assert found == {"synqa/s": [("synqa/s/0", "rejected"), ("synqa/s/1", kind), ("synqa/s/2", "rejected")]}
+
+
+def test_in_a_mixed_file_what_cannot_be_used_is_set_aside_with_the_pairs(discover_rows):
+    found = discover_rows({"contrast": None}, "{broken", {"contrast": "red"}, {})
+    assert found["synqa/s"] == [("synqa/s/1", "rejected"), ("synqa/s/2", "rejected"), ("synqa/s/3", "pair")]
+    assert found["synqa/s-unpaired"] == [("synqa/s-unpaired/0", "turns")]
+
+
+def test_slices_of_a_split_file_join_to_the_whole(tmp_path, write_image, write_json):
+    write_image(tmp_path / "MMEB-train" / IMAGE)
+    write_json(tmp_path / "synqa" / "s.jsonl", [record(**row) for row in MIXED * 3])
+    for part in discover(tmp_path):
+        whole = list(read(part, 0, part.rows))
+        assert [row for start in range(part.rows) for row in read(part, start, start + 1)] == whole
+        with pytest.raises(ValueError, match=r"slice \[0, 16\)"):
+            list(read(part, 0, 16))
+
+
+def test_a_split_file_that_changed_since_is_refused(tmp_path, write_image, write_json):
+    """As many records as before, but one pair fewer."""
+    write_image(tmp_path / "MMEB-train" / IMAGE)
+    path = tmp_path / "synqa" / "s.jsonl"
+    write_json(path, [record(**row) for row in MIXED])
+    parts = discover(tmp_path)
+    write_json(path, [record(**row) for row in [*MIXED[:3], *MIXED[1:3]]])
+    for part, found in zip(parts, (1, 4), strict=True):
+        with pytest.raises(DataError, match=f"found {found} rows, expected {part.rows} as when it was discovered"):
+            list(read(part, 0, part.rows))
 
 
 @pytest.mark.parametrize(

@@ -313,7 +313,7 @@ with track.Tracker.start(settings, "x", Path("run"), {"a": 1}, {}) as tracker:
 assert tracker.run_id and not tracker.unsent
 assert (os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"], os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) == ("1", "5")
 """
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True
     )

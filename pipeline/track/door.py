@@ -1,0 +1,134 @@
+"""The one thread that talks to MLflow, and what waits for it.
+
+Metrics and other jobs queue here until MLflow has taken them, in order. A failure that may pass leaves them queued; a
+refusal that would only be repeated is given up, said and counted.
+"""
+
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+from pipeline.journal import Value
+from pipeline.redact import brief
+from pipeline.track.client import MAX_METRICS, connect, log_values, new_run, refused, reopen, start_monitor
+from pipeline.track.settings import TrackSettings
+
+log = logging.getLogger(__name__)
+
+_FLUSH_S, _RETRY_S, _FINISH_S = 2.0, 15.0, 10.0
+
+Job = Callable[[Any, str], Any]
+"""Something to be done with an MLflow client and a run's id."""
+
+
+class Door(threading.Thread):
+    """The background thread that talks to MLflow. `tried` is set once the first attempt to reach it is over."""
+
+    def __init__(
+        self,
+        settings: TrackSettings,
+        run_name: str,
+        tags: dict[str, str],
+        resume_run_id: str | None,
+        backlog: Sequence[Value],
+    ) -> None:
+        super().__init__(name="mlflow-door", daemon=True)
+        self.run_id: str | None = None
+        self.tried = threading.Event()
+        self._settings, self._run_name, self._tags, self._resume_run_id = settings, run_name, tags, resume_run_id
+        self._lock = threading.Condition()
+        self._values: deque[Value] = deque(value for value in backlog if math.isfinite(value.value))
+        self._jobs: deque[Job] = deque()
+        self._refused = 0
+        self._status: str | None = None
+        self._known: set[tuple[str, int]] = set()
+        self._client = self._monitor = None
+        self._down = False
+
+    @property
+    def unsent(self) -> int:
+        with self._lock:
+            return len(self._values) + len(self._jobs) + self._refused
+
+    def put_metrics(self, values: Iterator[Value]) -> None:
+        with self._lock:
+            self._values.extend(value for value in values if math.isfinite(value.value))
+
+    def put(self, job: Job) -> None:
+        with self._lock:
+            self._jobs.append(job)
+
+    def close(self, status: str) -> None:
+        with self._lock:
+            self._status = status
+            self._lock.notify()
+        self.join(_FINISH_S)
+
+    def run(self) -> None:
+        """Send every few seconds; after a failure wait longer; once closed, one last attempt."""
+        while True:
+            closing = self._status is not None
+            try:
+                if self.run_id is None:
+                    self._connect()
+                self._send()
+                if closing:
+                    self._end()
+                self._down = False
+            except Exception as error:  # the server's trouble must not become the training's
+                if not self._down:
+                    log.warning("MLflow is out of reach, going on without it: %s", brief(error))
+                self._down = True
+            self.tried.set()
+            if closing:
+                return
+            with self._lock:
+                self._lock.wait_for(lambda: self._status is not None, _RETRY_S if self._down else _FLUSH_S)
+
+    def _connect(self) -> None:
+        self._client = connect(self._settings.uri)
+        known = reopen(self._client, self._resume_run_id, self._tags) if self._resume_run_id else None
+        resumed = known is not None
+        self._known = known if resumed else set()
+        run_id = self._resume_run_id if resumed else new_run(self._client, self._settings, self._run_name, self._tags)
+        self.run_id = run_id
+        if self._settings.system_metrics:
+            self._monitor = start_monitor(run_id, self._settings.uri, resumed)
+
+    def _send(self) -> None:
+        while batch := self._peek(self._values, MAX_METRICS):
+            new = [value for value in batch if (value.key, value.step) not in self._known]
+            self._attempt(lambda client, run_id, new=new: log_values(client, run_id, new), len(new))
+            self._pop(self._values, len(batch))
+        while jobs := self._peek(self._jobs, 1):
+            self._attempt(jobs[0], 1)
+            self._pop(self._jobs, 1)
+
+    def _attempt(self, job: Job, worth: int) -> None:
+        """Do a job; one that can never succeed is given up and counted, any other failure is raised: it may pass."""
+        try:
+            job(self._client, self.run_id)
+        except Exception as error:
+            if not refused(error):
+                raise
+            log.warning("MLflow refused part of the record: %s", brief(error))
+            with self._lock:
+                self._refused += worth
+
+    def _peek(self, queue: deque, count: int) -> list:
+        with self._lock:
+            return list(islice(queue, count))
+
+    def _pop(self, queue: deque, count: int) -> None:
+        with self._lock:
+            for _ in range(count):
+                queue.popleft()
+
+    def _end(self) -> None:
+        if self._monitor:
+            self._monitor.finish()
+        self._client.set_terminated(self.run_id, status=self._status)
