@@ -8,33 +8,40 @@ a batch has none), because ZeRO gathers its weights collectively and every rank 
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel
 
 from pipeline.batches.batch import PackedBatch
+from pipeline.model.heads import AnswerLoss, LearntTemperature
 from pipeline.model.mask import compression_mask
 from pipeline.model.pooling import pool_chorus
 
 
 class Crem(nn.Module):
-    """Wraps a vision-language model; its parameters are exactly the backbone's."""
+    """Wraps a vision-language model; its parameters are exactly the backbone's, and the temperature where that is learnt.
 
-    def __init__(self, backbone: PreTrainedModel):
+    Raises:
+        DataError: the backbone's output head has a bias.
+    """
+
+    def __init__(self, backbone: PreTrainedModel, learn_temperature: bool = False):
         super().__init__()
         self.backbone = backbone
+        self.answer_loss = AnswerLoss(backbone.get_output_embeddings())
+        self.temperature = LearntTemperature() if learn_temperature else None
 
-    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """Both objectives' inputs from one pass (CREM, joint forward).
 
         Returns:
-            unit-length embeddings float32 [S, D], one per sequence, and cross-entropy in nats float32 [N], one per answer token.
-            A plain tuple, since DeepSpeed hangs its backward hooks on tensors in tuples.
+            unit-length embeddings float32 [S, D], one per sequence, and cross-entropy in nats float32 [N], one per answer token; where the
+            temperature is learnt, also its log-scale float32 []. A plain tuple, since DeepSpeed hangs its backward hooks on tensors
+            in tuples.
         """
         hidden_ND = self.hidden(batch).flatten(0, 1)
-        logits_NV = self.backbone.lm_head(hidden_ND[batch.answer_index]).float()
-        loss_N = F.cross_entropy(logits_NV, batch.answer_labels, reduction="none")
-        return pool_chorus(hidden_ND, batch.chorus_index), loss_N
+        loss_N = self.answer_loss(hidden_ND[batch.answer_index], batch.answer_labels)
+        embeddings_SD = pool_chorus(hidden_ND, batch.chorus_index)
+        return (embeddings_SD, loss_N) if self.temperature is None else (embeddings_SD, loss_N, self.temperature())
 
     def hidden(self, batch: PackedBatch, cache: Cache | None = None) -> Tensor:
         """Final-layer states [R, T, D] under the compression mask; keys and values are added to `cache` where one is given."""

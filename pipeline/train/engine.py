@@ -88,7 +88,8 @@ class Engine:
         # while this object lives, from_pretrained creates every weight already partitioned (ZeRO-3 only)
         self._hf_config = HfDeepSpeedConfig(ds_config) if stage3 else None
         dtype = torch.bfloat16 if ds_config.get("bf16", {}).get("enabled") else torch.float32
-        self.model = Crem(load_backbone(config.model.checkpoint, dtype, config.model.attention))
+        backbone = load_backbone(config.model.checkpoint, dtype, config.model.attention)
+        self.model = Crem(backbone, config.loss.learn_temperature)
         self.model.train()
         if config.model.gradient_checkpointing:
             self.model.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -99,7 +100,7 @@ class Engine:
         )
         self.engine, *_ = deepspeed.initialize(model=self.model, optimizer=optimizer, config=ds_config)
 
-    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """`Crem.forward` through the engine."""
         return self.engine(batch)
 
@@ -133,6 +134,12 @@ class Engine:
         for name, parameter in self.model.backbone.named_parameters():
             with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
                 yield name, parameter.detach()
+
+    def log_scale(self) -> float:
+        """The learnt temperature's log-scale (collective)."""
+        parameter = self.model.temperature.log_scale
+        with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+            return float(parameter)
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:

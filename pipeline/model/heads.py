@@ -1,0 +1,50 @@
+"""The two small modules between the backbone and the losses: the answer loss, and the learnt temperature.
+
+Both exist as modules for one reason: ZeRO-3 brings a parameter together only inside the forward (and backward) of a module that owns it.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from data_prep.samples import DataError
+from pipeline.losses.answer import answer_cross_entropy
+
+
+class AnswerLoss(nn.Module):
+    """Cross-entropy of answer tokens through the language model's output matrix, without logits of vocabulary size.
+
+    The matrix is the head's own parameter, shared and not copied (it may be shared with the input embedding as well): the
+    backbone keeps its parameters and their names.
+
+    Raises:
+        DataError: the head has a bias.
+    """
+
+    def __init__(self, head: nn.Linear):
+        super().__init__()
+        if getattr(head, "bias", None) is not None:
+            raise DataError(
+                "the checkpoint's output head has a bias; expected none (Qwen-VL models have none): the answer loss would leave it out. "
+                "Use a checkpoint without one, or fold the bias in"
+            )
+        self.weight = head.weight
+
+    def forward(self, hidden_ND: Tensor, labels_N: Tensor) -> Tensor:
+        """Nats of each token: float32 [N]."""
+        return answer_cross_entropy(hidden_ND, self.weight, labels_N)
+
+
+class LearntTemperature(nn.Module):
+    """log(start / temperature), from zero on: the temperature itself is `losses.contrastive.learnt_temperature`.
+
+    Counted from the start and not from one, because numbers near zero are the ones that bfloat16 weights still resolve. A vector
+    of length one: optimizers give vectors no weight decay, and ZeRO-3 has nothing to cut in a scalar.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(1))
+
+    def forward(self) -> Tensor:
+        """The log-scale: float32 []. A new tensor, since ZeRO-3 may take the parameter itself away."""
+        return self.log_scale.float().sum()
