@@ -1,8 +1,8 @@
 """TokenSequences -> `PackedBatch`: packing, positions, pixels.
 
-Rows are filled first-fit with the longest sequences first, and are no wider than they need be; a sequence is never split. Positions come from the model's own M-RoPE
-rule, once per layout (text lengths and image grids) and are then remembered. A batch without any image gets one blank image, so that
-every rank's forward calls the vision tower.
+Rows are filled first-fit with the longest sequences first, and are no wider than they need be; a sequence is never split. Positions
+come from the model's own M-RoPE rule, once per layout (text lengths and image grids) and are then remembered. A batch without any image
+gets one blank image, so that every rank's forward calls the vision tower.
 """
 
 import io

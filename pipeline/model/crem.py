@@ -28,7 +28,7 @@ class Crem(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.answer_loss = AnswerLoss(backbone.get_output_embeddings())
-        self.temperature = LearntTemperature() if learn_temperature else None
+        self.temperature = LearntTemperature(backbone.dtype) if learn_temperature else None
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """Both objectives' inputs from one pass (CREM, joint forward).

@@ -38,12 +38,13 @@ class LearntTemperature(nn.Module):
     """log(start / temperature), from zero on: the temperature itself is `losses.contrastive.learnt_temperature`.
 
     Counted from the start and not from one, because numbers near zero are the ones that bfloat16 weights still resolve. A vector
-    of length one: optimizers give vectors no weight decay, and ZeRO-3 has nothing to cut in a scalar.
+    of length one: optimizers give vectors no weight decay, and ZeRO-3 has nothing to cut in a scalar. Of the type of all other
+    weights, for ZeRO-3 lays them out in one buffer; the optimizer's own copy is float32 either way.
     """
 
-    def __init__(self):
+    def __init__(self, dtype: torch.dtype):
         super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(1))
+        self.log_scale = nn.Parameter(torch.zeros(1, dtype=dtype))
 
     def forward(self) -> Tensor:
         """The log-scale: float32 []. A new tensor, since ZeRO-3 may take the parameter itself away."""

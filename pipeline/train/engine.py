@@ -139,7 +139,7 @@ class Engine:
         """The learnt temperature's log-scale (collective)."""
         parameter = self.model.temperature.log_scale
         with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
-            return float(parameter)
+            return float(parameter.detach())
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:

@@ -76,7 +76,7 @@ def train_step(
         outputs = [engine.forward(chunk.to(device)) for chunk in chunks]
     embeddings_SD = _by_slot(chunks, [embeddings for embeddings, *_ in outputs], work.slots)
     answer_sum = sum(answer_loss_N.detach().sum() for _, answer_loss_N, *_ in outputs)
-    temperature = learnt_temperature(loss.temperature, float(outputs[0][2])) if loss.learn_temperature else loss.temperature
+    temperature = learnt_temperature(loss.temperature, float(outputs[0][2].detach())) if loss.learn_temperature else loss.temperature
 
     # contrast
     contrasted = contrast(embeddings_SD, work, temperature, loss)

@@ -67,16 +67,16 @@ def test_measure_looks_at_the_first_pairs_only() -> None:
     assert measure(changed, positives) != measure(queries, positives)
 
 
-@pytest.mark.parametrize(("directions", "collapsed"), [(1, True), (2, False), (16, False)])
+@pytest.mark.parametrize(("directions", "collapsed"), [(1, True), (3, True), (6, False), (17, False)])
 def test_collapsed(directions: int, collapsed: bool) -> None:
-    """Sixteen-dimensional embeddings that vary along a few directions only, evenly."""
+    """Embeddings in 18 dimensions that vary along a few directions only, evenly."""
     angles = torch.randn(64, directions, generator=torch.Generator().manual_seed(0))
-    points = F.normalize(F.pad(angles, (0, 16 - directions)) + torch.eye(16)[15] * 20, dim=1)
+    points = F.normalize(F.pad(angles, (0, 18 - directions)) + 100 * torch.eye(18)[17], dim=1)
     assert measure(points[:32], points[32:]).collapsed is collapsed
 
 
 def test_few_pairs_are_no_collapse() -> None:
     """One pair has one direction at most; that says nothing."""
     assert not measure(AXES[:1], AXES[1:2]).collapsed
-    assert not Geometry(0.0, 0.0, 1.5, full_rank=2).collapsed
-    assert Geometry(0.0, 0.0, 1.5, full_rank=3).collapsed
+    assert not Geometry(0.0, 0.0, 1.5, full_rank=15).collapsed
+    assert Geometry(0.0, 0.0, 1.5, full_rank=16).collapsed

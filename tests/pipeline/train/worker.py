@@ -24,7 +24,7 @@ class PlainEngine:
     """The reference: one process, plain PyTorch, the same optimizer and clipping."""
 
     def __init__(self, config: RunConfig):
-        self.model = Crem(load_backbone(config.model.checkpoint, torch.float32)).train()
+        self.model = Crem(load_backbone(config.model.checkpoint, torch.float32), config.loss.learn_temperature).train()
         self.clip = config.optim.clip
         groups = parameter_groups(self.model, config.optim.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, betas=(config.optim.beta1, config.optim.beta2))
@@ -46,16 +46,26 @@ class PlainEngine:
     def weights(self):
         yield from self.model.backbone.named_parameters()
 
+    def log_scale(self) -> float:
+        return float(self.model.temperature.log_scale)
+
+
+def build(scenario: dict, config: RunConfig):
+    """The engine a scenario asks for: its stage (None: the reference), and more of DeepSpeed's ZeRO settings under "zero"."""
+    if scenario["stage"] is None:
+        return PlainEngine(config)
+    ds_config = load_deepspeed_config(config.deepspeed, config.optim.clip)
+    ds_config["zero_optimization"] |= {"stage": scenario["stage"]} | scenario.get("zero", {})
+    return Engine(config, ds_config)
+
 
 def run(scenario: dict) -> dict:
-    """Train a few steps; returns losses, the number of chunks, gradient norms and final weights."""
+    """Train a few steps; returns losses, the number of chunks, gradient norms and final weights.
+
+    "poison": the step in which rank 0 reads NaN; "restart": the step before which the engine is saved, built anew and loaded.
+    """
     config = RunConfig.model_validate(scenario["config"])
-    if scenario["stage"] is None:
-        engine = PlainEngine(config)
-    else:
-        ds_config = load_deepspeed_config(config.deepspeed, config.optim.clip)
-        ds_config["zero_optimization"] = dict(ds_config["zero_optimization"], stage=scenario["stage"])
-        engine = Engine(config, ds_config)
+    engine = build(scenario, config)
     encoder = Encoder(config.model.checkpoint)
     collator = Collator(encoder.images, engine.model.backbone.model.get_rope_index, encoder.image_id, encoder.tokenizer.pad_token_id)
     loader = StepLoader(ShardReader(config.data.shards, encoder, verify=False), collator, config, comm.rank(), comm.world_size())
@@ -65,6 +75,12 @@ def run(scenario: dict) -> dict:
         poisoned = scenario.get("poison") == number
         if poisoned and comm.rank() == 0:
             work.chunks[0].pixels.fill_(float("nan"))
+        if scenario.get("restart") == number:
+            folder = Path(scenario["out"]).with_suffix(".saved")
+            engine.save(folder, "state")
+            comm.barrier()
+            engine = build(scenario, config)
+            engine.load(folder, "state")
         before = _weights(engine) if poisoned else {}
         result = train_step(engine, work, loader.blank(), config.loss, learning_rate(config.optim, number, config.steps), "cpu")
         record = vars(result) | {"own_image_tokens": sum(int(chunk.image_tokens) for chunk in work.chunks)}
@@ -72,7 +88,8 @@ def run(scenario: dict) -> dict:
             after = _weights(engine)
             record["unchanged"] = all(before[name].equal(after[name]) for name in before)
         results.append(record)
-    return {"results": results, "weights": _weights(engine)}
+    log_scale = engine.log_scale() if config.loss.learn_temperature else None
+    return {"results": results, "weights": _weights(engine), "log_scale": log_scale}
 
 
 def _weights(engine) -> dict[str, torch.Tensor]:
