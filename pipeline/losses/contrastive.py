@@ -44,7 +44,7 @@ class ContrastiveOutput:
     correct: Tensor
     """Rows whose positive scores highest among everything that is not known to be positive too; `margin` changes nothing here."""
     left_out: Tensor
-    """Candidates that `margin` took out of these rows' denominators."""
+    """Candidates that `margin` took away from these rows' queries."""
 
 
 def info_nce(inputs: ContrastiveInputs, temperature: float, symmetric: bool = False, margin: float | None = None) -> ContrastiveOutput:
