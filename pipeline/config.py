@@ -118,10 +118,26 @@ class LossSettings(Settings):
     """a_g of the paper."""
     temperature: float = Field(default=0.02, gt=0)
     """InfoNCE temperature [the paper does not state it; 0.02 is the field's value]."""
+    learn_temperature: bool = False
+    """Learn the temperature from that start on (CLIP): one parameter, without weight decay; never under 0.01. It is a logarithm and moves
+    by about optim.learning_rate a step: with rates under 1e-4 it stays close to where it starts."""
+    margin: float | None = Field(default=None, ge=-2, le=2)
+    """Leave out a negative whose cosine to the query exceeds the positive's by more than this: probably an unlabelled match. None: off.
+    0.1 takes out the obvious ones; under zero it also takes near misses (as long as all embeddings are alike, that is every negative,
+    and nothing is learnt: watch loss/left_out)."""
     symmetric: bool = False
     """Also score each target against all queries, and average the two directions."""
     compression_probability: float = Field(default=0.5, ge=0, le=1)
     """p of z ~ Bernoulli(p): how often a sample's answer sees the chorus instead of the context."""
+
+    @model_validator(mode="after")
+    def _learnt_temperature_in_range(self) -> "LossSettings":
+        if self.learn_temperature and self.temperature < 0.01:
+            raise ValueError(
+                f"loss.temperature = {self.temperature} with loss.learn_temperature: a learnt temperature is held at 0.01 or above, "
+                "so it cannot start there. Raise loss.temperature, or switch loss.learn_temperature off"
+            )
+        return self
 
 
 class OptimSettings(Settings):

@@ -1,8 +1,8 @@
 """TokenSequences -> `PackedBatch`: packing, positions, pixels.
 
-Rows are filled first-fit with the longest sequences first; a sequence is never split. Positions come from the model's own M-RoPE
-rule, once per layout (text lengths and image grids) and are then remembered. A batch without any image gets one blank image, so that
-every rank's forward calls the vision tower.
+Rows are filled first-fit with the longest sequences first, and are no wider than they need be; a sequence is never split. Positions
+come from the model's own M-RoPE rule, once per layout (text lengths and image grids) and are then remembered. A batch without any image
+gets one blank image, so that every rank's forward calls the vision tower.
 """
 
 import io
@@ -132,3 +132,26 @@ def pack(lengths: Sequence[int], row_tokens: int) -> list[list[int]]:
             rows.append([index])
             room.append(row_tokens - lengths[index])
     return rows
+
+
+def lay_out(lengths: Sequence[int], row_tokens: int, chunk_tokens: int) -> list[list[list[int]]]:
+    """Chunks of rows of indices of `lengths`, for as little padding as the number of rows allows.
+
+    First-fit decides how many rows of `row_tokens` (of the longest sequence, where that is longer) are needed; then the narrowest width
+    that still needs no more is found by bisection (MULTIFIT, Coffman, Garey & Johnson 1978), so that what one row would have been short
+    of is spread over all. A chunk has at most `chunk_tokens` places, padding included, but one row at least.
+    """
+    longest = max(lengths, default=0)
+    rows = pack(lengths, max(row_tokens, longest))
+    # no row is wider than `wide`; nothing narrower than `narrow` could do
+    wide = max((sum(lengths[i] for i in row) for row in rows), default=0)
+    narrow = max(longest, -(-sum(lengths) // max(1, len(rows))))
+    while narrow < wide:
+        middle = (narrow + wide) // 2
+        narrower = pack(lengths, middle)
+        if len(narrower) <= len(rows):
+            rows, wide = narrower, max(sum(lengths[i] for i in row) for row in narrower)
+        else:
+            narrow = middle + 1
+    per_chunk = max(1, chunk_tokens // max(1, wide))
+    return [rows[start : start + per_chunk] for start in range(0, len(rows), per_chunk)]

@@ -16,7 +16,7 @@ from data_prep.encode import EncodedSample, TokenSequence, count_answer_tokens, 
 from data_prep.samples import DataError
 from data_prep.schema import Role
 from pipeline.batches.batch import PackedBatch
-from pipeline.batches.collate import Collator, Job, pack
+from pipeline.batches.collate import Collator, Job, lay_out
 from pipeline.batches.plan import Mixture, choose, draw
 from pipeline.batches.reader import ShardReader
 from pipeline.config import RunConfig
@@ -167,17 +167,8 @@ class StepLoader:
 
     def _chunks(self, jobs: list[Job]) -> list[list[list[Job]]]:
         batch = self.config.batch
-        lengths = [len(job.sequence) for job in jobs]
-        rows = pack(lengths, max(batch.row_tokens, *lengths))  # one width for all rows: the longest sequence widens each
-        chunks: list[list[list[Job]]] = []
-        width = 0
-        for row in rows:
-            width = max(width, batch.row_tokens, sum(lengths[i] for i in row))  # a chunk is as wide as its widest row
-            if not chunks or (len(chunks[-1]) + 1) * width > batch.chunk_tokens:
-                chunks.append([])
-                width = max(batch.row_tokens, sum(lengths[i] for i in row))
-            chunks[-1].append([jobs[i] for i in row])
-        return chunks
+        chunks = lay_out([len(job.sequence) for job in jobs], batch.row_tokens, batch.chunk_tokens)
+        return [[[jobs[i] for i in row] for row in rows] for rows in chunks]
 
 
 def content_key(sequence: TokenSequence) -> int:

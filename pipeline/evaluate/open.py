@@ -37,6 +37,6 @@ def assemble(encoder: Encoder, model: Crem) -> Opened:
     collator = Collator(encoder.images, backbone.model.get_rope_index, encoder.image_id, encoder.tokenizer.pad_token_id)
     stop = backbone.generation_config.eos_token_id
     stop = {stop} if isinstance(stop, int) else set(stop)
-    banned = {*encoder.chorus_ids, encoder.image_id, backbone.config.video_token_id} - stop
+    banned = {*encoder.chorus_ids, encoder.image_id, backbone.config.video_token_id}
     answerer = Answerer(model, collator, encoder.tokenizer, stop, banned)
     return Opened(encoder, model, collator, answerer)

@@ -1,6 +1,6 @@
 """The chorus embeddings as a module of their own, for runs that freeze the matrix they are rows of.
 
-Shapes: R rows, T tokens a row, K chorus tokens, D hidden, N answer tokens, V vocabulary.
+Shapes: R rows, T tokens a row, K chorus tokens, D hidden.
 """
 
 from collections.abc import Sequence
@@ -35,8 +35,3 @@ def embed_chorus(rows_KD: Tensor, token_ids_K: Tensor, ids_RT: Tensor, embeds_RT
     match_RTK = ids_RT[..., None] == token_ids_K
     own_RTD = F.embedding(match_RTK.int().argmax(dim=-1), rows_KD)
     return torch.where(match_RTK.any(dim=-1, keepdim=True), own_RTD, embeds_RTD)
-
-
-def score_chorus(rows_KD: Tensor, token_ids_K: Tensor, hidden_ND: Tensor, logits_NV: Tensor) -> Tensor:
-    """Logits [N, V] whose chorus columns come from `rows_KD`: what a tied output embedding with these rows would give."""
-    return logits_NV.index_copy(1, token_ids_K, hidden_ND @ rows_KD.T)

@@ -8,46 +8,48 @@ a batch has none), because ZeRO gathers its weights collectively and every rank 
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel
 
 from data_prep.checkpoint import load_config
 from pipeline.batches.batch import PackedBatch
-from pipeline.model.chorus_rows import ChorusRows, embed_chorus, score_chorus
+from pipeline.model.chorus_rows import ChorusRows, embed_chorus
 from pipeline.model.family import language_inputs
+from pipeline.model.heads import AnswerLoss, LearntTemperature
 from pipeline.model.mask import compression_mask
 from pipeline.model.pooling import pool_chorus
 
 
 class Crem(nn.Module):
-    """Wraps a vision-language model; its parameters are the backbone's, and `chorus` where the chorus rows train on their own.
+    """Wraps a vision-language model; its parameters are the backbone's, and what little may train beside it.
 
     Args:
         chorus: stands in for the embedding's own chorus rows (see `model.trainable`); None: those rows are used.
+        learn_temperature: whether the contrastive temperature is a parameter.
+
+    Raises:
+        DataError: the backbone's output head has a bias.
     """
 
-    def __init__(self, backbone: PreTrainedModel, chorus: ChorusRows | None = None):
+    def __init__(self, backbone: PreTrainedModel, chorus: ChorusRows | None = None, learn_temperature: bool = False):
         super().__init__()
         self.backbone = backbone
         self.chorus = chorus
-        # what is exported is one matrix where the checkpoint ties input and output embedding: train it as that
-        self.chorus_is_scored = chorus is not None and backbone.lm_head.weight is backbone.get_input_embeddings().weight
+        self.answer_loss = AnswerLoss(backbone.get_output_embeddings(), getattr(backbone.config, "chorus_token_ids", ()))
+        self.temperature = LearntTemperature(backbone.dtype) if learn_temperature else None
 
-    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """Both objectives' inputs from one pass (CREM, joint forward).
 
         Returns:
-            unit-length embeddings float32 [S, D], one per sequence, and cross-entropy in nats float32 [N], one per answer token.
-            A plain tuple, since DeepSpeed hangs its backward hooks on tensors in tuples.
+            unit-length embeddings float32 [S, D], one per sequence, and cross-entropy in nats float32 [N], one per answer token; where the
+            temperature is learnt, also its log-scale float32 []. A plain tuple, since DeepSpeed hangs its backward hooks on tensors
+            in tuples.
         """
         hidden_ND = self.hidden(batch).flatten(0, 1)
-        answer_ND = hidden_ND[batch.answer_index]
-        logits_NV = self.backbone.lm_head(answer_ND)
-        if self.chorus_is_scored:
-            logits_NV = score_chorus(self.chorus(), self.chorus.token_ids, answer_ND, logits_NV)
-        loss_N = F.cross_entropy(logits_NV.float(), batch.answer_labels, reduction="none")
-        return pool_chorus(hidden_ND, batch.chorus_index), loss_N
+        loss_N = self.answer_loss(hidden_ND[batch.answer_index], batch.answer_labels)
+        embeddings_SD = pool_chorus(hidden_ND, batch.chorus_index)
+        return (embeddings_SD, loss_N) if self.temperature is None else (embeddings_SD, loss_N, self.temperature())
 
     def hidden(self, batch: PackedBatch, cache: Cache | None = None) -> Tensor:
         """Final-layer states [R, T, D] under the compression mask; keys and values are added to `cache` where one is given."""

@@ -35,7 +35,9 @@ def whole_already(parameters: list[nn.Parameter]) -> AbstractContextManager:
     return nullcontext()
 
 
-def make_trainable(backbone: PreTrainedModel, settings: ModelSettings, seed: int, gather: Gather = whole_already) -> Crem:
+def make_trainable(
+    backbone: PreTrainedModel, settings: ModelSettings, seed: int, gather: Gather = whole_already, learn_temperature: bool = False
+) -> Crem:
     """Freeze what does not train, add what trains instead, and wrap the result (collective under ZeRO-3).
 
     Args:
@@ -43,10 +45,10 @@ def make_trainable(backbone: PreTrainedModel, settings: ModelSettings, seed: int
     """
     if settings.train == "full":
         backbone.model.visual.requires_grad_(not settings.freeze_vision)
-        return Crem(backbone)
+        return Crem(backbone, learn_temperature=learn_temperature)
     backbone.requires_grad_(False)
     _inject(backbone.model.language_model, settings.lora, seed)
-    return Crem(backbone, _own_chorus(backbone, gather))
+    return Crem(backbone, _own_chorus(backbone, gather), learn_temperature)
 
 
 def _inject(language_model: nn.Module, lora: LoraSettings, seed: int) -> None:

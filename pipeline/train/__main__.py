@@ -19,6 +19,7 @@ from pipeline.batches.collate import Collator
 from pipeline.batches.loader import StepLoader
 from pipeline.batches.reader import ShardReader
 from pipeline.config import RunConfig
+from pipeline.losses.contrastive import learnt_temperature
 from pipeline.train import checkpoint
 from pipeline.train.cli import Command, parse
 from pipeline.train.engine import Engine, init_distributed, load_deepspeed_config
@@ -66,6 +67,8 @@ def run(command: Command, device: torch.device) -> int:
         done = _steps(config, engine, loader, progress, first, device, belongs)
         if done == config.steps:
             provenance = {"step": config.steps, "config": config.model_dump(mode="json"), "data": reader.manifest.digest()}
+            if config.loss.learn_temperature:
+                provenance["temperature"] = learnt_temperature(config.loss.temperature, engine.log_scale())
             export(engine, config.model.checkpoint, config.out / "export", provenance | {"tracked_run": progress.run_id})
             progress.exported(config.out / "export")
         elif done < config.last_step:
@@ -105,7 +108,9 @@ def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Prog
     for number, work in enumerate(loader.steps(first, config.last_step), first):
         waited = time.perf_counter() - waiting
         rate = learning_rate(config.optim, number, config.steps)
-        result = train_step(engine, work, blank, config.loss, rate, device, (config.seed, number))
+        # rank 0 speaks, so it alone looks at how the embeddings lie
+        look = comm.rank() == 0 and progress.due(number)
+        result = train_step(engine, work, blank, config.loss, rate, device, (config.seed, number), look)
         refused = 0 if result.applied else refused + 1
         progress.step(number, work, result, rate, waited)
         if refused > config.max_refused:

@@ -90,7 +90,7 @@ class Engine:
         self._hf_config = HfDeepSpeedConfig(ds_config) if stage3 else None
         dtype = torch.bfloat16 if ds_config.get("bf16", {}).get("enabled") else torch.float32
         backbone = load_backbone(config.model.checkpoint, dtype, config.model.attention)
-        self.model = make_trainable(backbone, config.model, config.seed, gather)
+        self.model = make_trainable(backbone, config.model, config.seed, gather, config.loss.learn_temperature)
         self.model.train()
         if config.model.gradient_checkpointing:
             self.model.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -101,7 +101,7 @@ class Engine:
         )
         self.engine, *_ = deepspeed.initialize(model=self.model, optimizer=optimizer, config=ds_config)
 
-    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """`Crem.forward` through the engine."""
         return self.engine(batch)
 
@@ -139,6 +139,12 @@ def gather(parameters: list[torch.nn.Parameter]) -> deepspeed.zero.GatheredParam
     """A context in which parameters that ZeRO-3 has partitioned are whole on every rank (collective)."""
     partitioned = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
     return deepspeed.zero.GatheredParameters(partitioned, enabled=bool(partitioned))
+
+    def log_scale(self) -> float:
+        """The learnt temperature's log-scale (collective)."""
+        parameter = self.model.temperature.log_scale
+        with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+            return float(parameter.detach())
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:

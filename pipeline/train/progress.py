@@ -14,6 +14,7 @@ from data_prep.shards import Manifest, write_json
 from pipeline import comm
 from pipeline.batches.loader import RankStep
 from pipeline.config import RunConfig
+from pipeline.losses.geometry import COLLAPSED_RANK, Geometry
 from pipeline.model.crem import Crem
 from pipeline.model.trainable import parameter_counts
 from pipeline.track import Tracker
@@ -31,6 +32,7 @@ class Progress:
         self.config, self.tracker = config, tracker
         self.failed = False
         """Set where the run ended before its last step without an exception."""
+        self._warned = False
         self._last = time.perf_counter()
         self._seconds: float | None = None
 
@@ -76,6 +78,10 @@ class Progress:
         if comm.rank() == 0:
             print(line, flush=True)
 
+    def due(self, number: int) -> bool:
+        """Whether step `number` (from 0) gets a line, and with it a look at how the embeddings lie."""
+        return (number + 1) % self.config.log_every == 0 or number + 1 == self.config.last_step
+
     def step(self, number: int, work: RankStep, result: StepResult, rate: float, waited: float) -> None:
         """Record one step (collective)."""
         rows, tokens, places = comm.sum_numbers([work.rows, work.tokens, work.places])
@@ -91,6 +97,7 @@ class Progress:
             "loss/retrieval": result.retrieval_loss,
             "loss/generation": result.generation_loss,
             "accuracy/in_batch": result.accuracy,
+            "temperature": result.temperature,
             "optim/learning_rate": rate,
             "optim/grad_norm": result.grad_norm,
             "optim/refused": float(not result.applied),
@@ -103,21 +110,40 @@ class Progress:
             "chorus_k": float(work.chorus),
             "memory/rank0_gib": _memory_gib(),
         }
+        if self.config.loss.margin is not None:
+            values["loss/left_out"] = result.left_out
+        if result.geometry:
+            for name in ("alignment", "uniformity", "effective_rank"):
+                values[f"geometry/{name}"] = getattr(result.geometry, name)
         self.tracker.metrics(number + 1, values)
         done = number + 1
-        if done % self.config.log_every == 0 or done == self.config.last_step:
+        if self.due(number):
             left = time.strftime("%H:%M:%S", time.gmtime((self.config.last_step - done) * self._seconds))
             self.say(
                 f"step {done}/{self.config.steps}  loss {result.loss:.3f}  retrieval {result.retrieval_loss:.3f}  "
                 f"generation {result.generation_loss:.3f}  in-batch P@1 {result.accuracy:.2f}  lr {rate:.1e}  "
                 f"{rows / seconds:.0f} samples/s  {tokens / seconds:.0f} tokens/s  left {left}"
             )
+            if result.geometry and result.geometry.collapsed and not self._warned:
+                self._warned = True
+                self.say(collapse_warning(done, result.geometry))
 
     def exported(self, folder: Path) -> None:
         """Say where the trained model lies and what to do next."""
         if self.tracker:
             self.tracker.tags({"crem.export": str(folder)})
         self.say(f"exported: {folder}\nNext: bash launchers/evaluate.sh {folder}")
+
+
+def collapse_warning(step: int, geometry: Geometry) -> str:
+    """What it means, in plain words, that embeddings vary along hardly any direction, and what to try."""
+    return (
+        f"warning: step {step}: embeddings have collapsed: effective rank {geometry.effective_rank:.1f} of {geometry.full_rank} "
+        f"(expected: {COLLAPSED_RANK:.1f} or more).\n"
+        "  They differ along hardly any direction, so retrieval cannot tell most candidates apart, however low the loss.\n"
+        "  Try: a lower --optim.learning-rate, a longer --optim.warmup-share, a higher --loss.temperature, more --batch.pairs, or several "
+        "sources in a step (a smaller --batch.sub-batch). This is said once; geometry/effective_rank is recorded on."
+    )
 
 
 def _headline(command: Command, ds_config: dict, data: Manifest, counts: dict[str, dict[str, int]], first: int) -> str:

@@ -72,6 +72,7 @@ VALID = {
     "loss.retrieval_weight": 0.0,
     "loss.generation_weight": 2.0,
     "loss.temperature": 0.1,
+    "loss.margin": -0.05,
     "loss.compression_probability": 1.0,
     "optim.learning_rate": 0.5,
     "optim.warmup_share": 0.0,
@@ -96,8 +97,10 @@ INVALID = [
     *[("chorus.elastic", value) for value in ((0,), (1, -2), (1, 1, 2), (4, 2), (1.5,), ("all",), 4)],
     *[("data.mix_exponent", value) for value in (-1, NAN, INF, "all")],
     *[("data.weights", value) for value in ({"a": -1}, {"a": NAN}, {"a": INF}, {"a": "much"}, {1: 1}, [1], "a")],
+    *[("loss.margin", value) for value in (-2.1, 2.1, NAN, INF, "some")],
     ("data.verify", "perhaps"),
     ("loss.symmetric", 2),
+    ("loss.learn_temperature", 2),
     ("model.attention", "flash"),
     ("model.attention", "eager"),
     ("model.train", "adapters"),
@@ -147,8 +150,9 @@ def test_a_misspelt_option_is_refused(path: tuple[str, ...], capsys) -> None:
 
 
 def test_every_plain_field_is_in_the_table() -> None:
-    special = {"data.weights", "data.verify", "loss.symmetric", "model.attention", "model.gradient_checkpointing", "model.freeze_vision"}
-    special |= {"model.lora.rank", "model.lora.alpha", "model.lora.dropout", "chorus.elastic"}
+    special = {"data.weights", "data.verify", "loss.symmetric", "loss.learn_temperature", "chorus.elastic"}
+    special |= {"model.attention", "model.gradient_checkpointing", "model.freeze_vision"}
+    special |= {"model.lora.rank", "model.lora.alpha", "model.lora.dropout"}
     names = {".".join(path) for path in paths() if path[0] != "track"}
     assert names - special - {"model", "model.lora", "data", "batch", "chorus", "loss", "optim"} == set(VALID)
 
@@ -206,6 +210,17 @@ def test_adapters_are_set_where_they_train() -> None:
     with pytest.raises(SystemExit) as stop:
         parse(["tiny", *words])
     assert stop.value.code == 2
+
+
+def test_a_learnt_temperature_starts_in_its_range(capsys) -> None:
+    """It is held at 0.01 or above; a fixed one may be lower."""
+    assert parse(["--loss.temperature", "0.01", "--loss.learn-temperature"]).config.loss.learn_temperature
+    assert parse(["--loss.temperature", "0.005"]).config.loss.temperature == 0.005
+    with pytest.raises(SystemExit) as stop:
+        parse(["--loss.temperature", "0.005", "--loss.learn-temperature"])
+    assert stop.value.code == 2
+    shown = " ".join("".join(capsys.readouterr()).replace("│", " ").split())
+    assert "loss.temperature = 0.005" in shown and "held at 0.01 or above" in shown
 
 
 def test_is_frozen() -> None:

@@ -101,7 +101,6 @@ def test_an_untied_output_embedding_stays_as_it_is(checkpoint, batch, tmp_path) 
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     model = build(tmp_path, LORA).eval()
     assert model.backbone.lm_head.weight is not model.backbone.get_input_embeddings().weight
-    assert not model.chorus_is_scored
     disturb(model)
     own = load_backbone(tmp_path, torch.float32)
     weights = dict(plain_weights(model))

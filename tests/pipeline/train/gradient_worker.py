@@ -147,7 +147,7 @@ def run(scenario: dict) -> dict:
     world = comm.world_size()
     first, _, _ = configuration("warm-up", scenario, world)
     plain = make_trainable(load_backbone(first.model.checkpoint, torch.float32), first.model, first.seed).train()
-    engine = worker.build(first, scenario["stage"])
+    engine = worker.build(scenario, first)
     encoder = Encoder(first.model.checkpoint)
     collator = Collator(encoder.images, plain.backbone.model.get_rope_index, encoder.image_id, encoder.tokenizer.pad_token_id)
     reader = ShardReader(first.data.shards, encoder, verify=False)

@@ -108,6 +108,25 @@ def test_elastic_resume_is_bitwise_the_straight_run(shards, checkpoint, tmp_path
     assert all(ours[name].equal(reference[name]) for name in ours)
 
 
+@pytest.mark.slow
+def test_a_learnt_temperature_is_resumed_and_recorded(shards, checkpoint, tmp_path):
+    """Bit for bit over an interruption; the export holds it in crem.json and nowhere else."""
+    learn = ("--loss.learn-temperature", "--loss.margin", "0.1")
+    straight, broken = tmp_path / "straight" / "run", tmp_path / "broken" / "run"
+    for out, words in ((straight, ()), (broken, ("--stop-after", "2")), (broken, ("--resume",))):
+        done = launch(DEEPSPEED, shards, checkpoint, out, *learn, *words)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert losses(broken) == losses(straight)
+    lines = [[json.loads(line)["metrics"] for line in (out / "metrics.jsonl").read_text().splitlines()] for out in (straight, broken)]
+    temperatures, resumed = ([metrics["temperature"] for metrics in run] for run in lines)
+    assert resumed == temperatures and temperatures[0] == 0.05 and len(set(temperatures)) == STEPS
+    found, expected = (json.loads((out / "export" / "crem.json").read_text())["temperature"] for out in (broken, straight))
+    assert found == expected and 0.04 < found < 0.06 and found not in temperatures, "the one after the last step"
+    ours, reference, before = (load_file(f / "model.safetensors") for f in (broken / "export", straight / "export", checkpoint))
+    assert ours.keys() == reference.keys() == before.keys()
+    assert all(ours[name].equal(reference[name]) for name in ours)
+
+
 def test_export_opens_with_from_pretrained_and_has_moved(straight, checkpoint):
     from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 

@@ -26,7 +26,7 @@ def runs(shards, checkpoint, tmp_path_factory):
     recomputing = config | {"model": config["model"] | {"gradient_checkpointing": True}}
     scenarios = [
         {"stage": 3, "config": config, "export": str(folder / "export")},
-        {"stage": 3, "config": config, "reload_at": 2},
+        {"stage": 3, "config": config, "restart": 2},
         {"stage": 3, "config": recomputing},
     ]
     names = ["straight", "resumed", "recomputing"]

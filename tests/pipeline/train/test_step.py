@@ -15,6 +15,8 @@ from pipeline.batches.loader import RankStep, StepLoader
 from pipeline.batches.reader import ShardReader
 from pipeline.config import BatchSettings, DataSettings, LossSettings, RunConfig
 from pipeline.losses.contrastive import ContrastiveInputs, info_nce
+from pipeline.losses.geometry import measure
+from pipeline.model.heads import LearntTemperature
 from pipeline.train import step as step_module
 from pipeline.train.step import train_step
 
@@ -26,8 +28,9 @@ KEY = (0, 0)
 class Plain:
     """A `Trainable` of a model and an optimizer, nothing else."""
 
-    def __init__(self, model):
+    def __init__(self, model, loss: LossSettings = LossSettings()):
         self.model = copy.deepcopy(model)
+        self.model.temperature = LearntTemperature(torch.float32) if loss.learn_temperature else None
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
         self.last: list[bool] = []
         self.gradient = None
@@ -77,7 +80,7 @@ def load(shards, collator):
 
 def run(model, work, blank, loss=LossSettings(temperature=0.1), kind=Plain):
     """One step on a copy of the model."""
-    engine = kind(model)
+    engine = kind(model, loss)
     return train_step(engine, work, blank, loss, 1e-3, CPU, KEY), engine
 
 
@@ -90,12 +93,14 @@ def straight(model, work: RankStep, loss: LossSettings) -> torch.Tensor:
     """The gradient of the objective as it is written down, in one graph, with nothing cached."""
     [chunk] = work.chunks
     own = copy.deepcopy(model)
-    embeddings, answers = own(chunk)
+    own.temperature = LearntTemperature(torch.float32) if loss.learn_temperature else None
+    embeddings, answers, *log_scale = own(chunk)
     needed = chunk.embedding_slots >= 0
     by_slot = torch.zeros(work.slots, embeddings.shape[1]).index_put((chunk.embedding_slots[needed],), embeddings[needed])
     pairs = work.pairs
     inputs = ContrastiveInputs(by_slot[:pairs], by_slot[pairs:], work.keys[:pairs], work.keys[pairs:], torch.arange(pairs))
-    retrieval = info_nce(inputs, loss.temperature, loss.symmetric).loss_sum / pairs
+    temperature = loss.temperature * torch.exp(-log_scale[0]) if log_scale else loss.temperature
+    retrieval = info_nce(inputs, temperature, loss.symmetric, loss.margin).loss_sum / pairs
     generation = answers.sum() / max(1, work.answer_tokens)
     (loss.retrieval_weight * retrieval + loss.generation_weight * generation).backward()
     return torch.cat([parameter.grad.flatten().double() for parameter in own.parameters()])
@@ -123,6 +128,8 @@ losses = st.builds(
     generation_weight=st.sampled_from([0.5, 1.0]),
     temperature=st.sampled_from([0.05, 0.5]),
     symmetric=st.booleans(),
+    learn_temperature=st.booleans(),
+    margin=st.sampled_from([None, 0.05]),
 )
 
 
@@ -182,6 +189,36 @@ def test_a_weight_of_zero_switches_its_part_off(model, load, collator, weight: s
     other = result.generation_loss * 0.5 if weight == "retrieval_weight" else result.retrieval_loss
     assert result.loss == pytest.approx(other)
     assert engine.gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("chunk_tokens", [64, 1 << 20])
+def test_a_learnt_temperature_gets_the_gradient_of_one_graph(model, load, collator, chunk_tokens: int) -> None:
+    """Its own, not lost in the norm of all others: the last parameter's."""
+    blank, loss = collator([]), LossSettings(temperature=0.1, learn_temperature=True, symmetric=True)
+    expected = straight(model, load(), loss)[-1]
+    work = load(chunk_tokens=chunk_tokens)
+    for padded in (work, replace(work, chunks=[blank, *work.chunks, blank])):  # once, whichever chunk comes first
+        result, engine = run(model, padded, blank, loss)
+        assert float(engine.gradient[-1]) == pytest.approx(float(expected), rel=1e-5)
+        assert result.temperature == 0.1
+    assert abs(float(expected)) > 1e-3
+
+
+def test_a_fixed_temperature_is_no_parameter(model, load, collator) -> None:
+    fixed, learnt = (run(model, load(), collator([]), LossSettings(temperature=0.1, learn_temperature=on))[1] for on in (False, True))
+    assert len(learnt.gradient) == len(fixed.gradient) + 1
+    assert torch.equal(learnt.gradient[:-1], fixed.gradient)  # at its start, the learnt one changes nothing else
+
+
+def test_the_geometry_is_measured_where_asked_for(model, load, collator) -> None:
+    work, blank, loss = load(), collator([]), LossSettings(temperature=0.1)
+    assert run(model, work, blank, loss)[0].geometry is None
+    found = train_step(Plain(model), work, blank, loss, 1e-3, CPU, look=True).geometry
+    embeddings, _ = model(work.chunks[0])
+    by_slot = embeddings.detach()[work.chunks[0].embedding_slots.argsort()][-work.slots :]
+    expected = measure(by_slot[: work.pairs], by_slot[work.pairs : 2 * work.pairs])
+    assert vars(found) == pytest.approx(vars(expected), rel=1e-4)
+    assert found.full_rank == 2 * work.pairs - 1
 
 
 @pytest.mark.parametrize("scale", ["retrieval_scale", "generation_scale"])

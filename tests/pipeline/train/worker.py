@@ -26,7 +26,8 @@ class PlainEngine:
     """The reference: one process, plain PyTorch, the same optimizer and clipping."""
 
     def __init__(self, config: RunConfig):
-        self.model = make_trainable(load_backbone(config.model.checkpoint, torch.float32), config.model, config.seed).train()
+        backbone = load_backbone(config.model.checkpoint, torch.float32)
+        self.model = make_trainable(backbone, config.model, config.seed, learn_temperature=config.loss.learn_temperature).train()
         self.clip = config.optim.clip
         groups = parameter_groups(self.model, config.optim.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, betas=(config.optim.beta1, config.optim.beta2))
@@ -48,27 +49,44 @@ class PlainEngine:
     def weights(self):
         yield from plain_weights(self.model)
 
+    def log_scale(self) -> float:
+        return float(self.model.temperature.log_scale)
+
+
+def build(scenario: dict, config: RunConfig):
+    """The engine a scenario asks for: its stage (None: the reference), and more of DeepSpeed's ZeRO settings under "zero"."""
+    if scenario["stage"] is None:
+        return PlainEngine(config)
+    ds_config = load_deepspeed_config(config.deepspeed, config.optim.clip)
+    # nothing is small enough to be kept whole: ZeRO-3 gathers every parameter of these small models, too
+    whole = {"stage3_param_persistence_threshold": 0}
+    ds_config["zero_optimization"] |= {"stage": scenario["stage"]} | whole | scenario.get("zero", {})
+    return Engine(config, ds_config)
+
 
 def run(scenario: dict) -> dict:
     """Train a few steps; returns losses, the number of chunks, gradient norms and final weights.
 
-    A scenario may ask for a checkpoint after step `reload_at`, read back by a new engine that goes on, and for an `export` at the end.
+    "poison": the step in which rank 0 reads NaN; "restart": the step before which the engine is saved, built anew and loaded; "export":
+    where to export to at the end.
     """
     config = RunConfig.model_validate(scenario["config"])
-    engine = build(config, scenario["stage"])
+    engine = build(scenario, config)
     encoder = Encoder(config.model.checkpoint)
     collator = Collator(encoder.images, engine.model.backbone.model.get_rope_index, encoder.image_id, encoder.tokenizer.pad_token_id)
     loader = StepLoader(ShardReader(config.data.shards, encoder, verify=False), collator, config, comm.rank(), comm.world_size())
     results = []
     for number in range(config.steps):
-        if scenario.get("reload_at") == number:
-            engine.save(Path(scenario["out"]).with_suffix(".checkpoint"), "state")
-            engine = build(config, scenario["stage"])
-            engine.load(Path(scenario["out"]).with_suffix(".checkpoint"), "state")
         work = loader.step(number)
         poisoned = scenario.get("poison") == number
         if poisoned and comm.rank() == 0:
             work.chunks[0].pixels.fill_(float("nan"))
+        if scenario.get("restart") == number:
+            folder = Path(scenario["out"]).with_suffix(".saved")
+            engine.save(folder, "state")
+            comm.barrier()
+            engine = build(scenario, config)
+            engine.load(folder, "state")
         before = _weights(engine) if poisoned else {}
         rate = learning_rate(config.optim, number, config.steps)
         result = train_step(engine, work, loader.blank(), config.loss, rate, "cpu", (config.seed, number))
@@ -78,6 +96,7 @@ def run(scenario: dict) -> dict:
             record["unchanged"] = all(before[name].equal(after[name]) for name in before)
         results.append(record)
     out = {"results": results, "weights": _weights(engine), "optimized": _optimized(engine)}
+    out["log_scale"] = engine.log_scale() if config.loss.learn_temperature else None
     if "export" in scenario:
         engine.model.eval()
         with torch.no_grad():
@@ -85,16 +104,6 @@ def run(scenario: dict) -> dict:
         out["batch"] = vars(work.chunks[0])
         export(engine, config.model.checkpoint, Path(scenario["export"]), {"step": config.steps})
     return out
-
-
-def build(config: RunConfig, stage: int | None):
-    """A DeepSpeed engine, or plain PyTorch where `stage` is None."""
-    if stage is None:
-        return PlainEngine(config)
-    ds_config = load_deepspeed_config(config.deepspeed, config.optim.clip)
-    # nothing is small enough to be kept whole: ZeRO-3 gathers every parameter of these small models, too
-    ds_config["zero_optimization"] = dict(ds_config["zero_optimization"], stage=stage, stage3_param_persistence_threshold=0)
-    return Engine(config, ds_config)
 
 
 def _optimized(engine) -> int:

@@ -1,0 +1,64 @@
+"""What is said and recorded of how embeddings lie: at the steps that get a line, and a collapse once, in plain words."""
+
+import json
+
+import pytest
+
+from pipeline.batches.loader import RankStep
+from pipeline.config import RunConfig
+from pipeline.losses.geometry import Geometry
+from pipeline.track import Tracker, TrackSettings
+from pipeline.train.progress import Progress
+from pipeline.train.step import StepResult
+
+HEALTHY, COLLAPSED = Geometry(0.5, -1.5, 40.0, full_rank=71), Geometry(0.1, -0.2, 1.34, full_rank=71)
+
+
+@pytest.fixture
+def work(collator, encoder) -> RankStep:
+    return RankStep(chunks=[collator([])], pairs=2, slots=4, keys=None, answer_tokens=0, rows=2)
+
+
+def run(tmp_path, work: RankStep, shapes: list[Geometry | None], **loss) -> list[dict]:
+    """Show steps to a progress that speaks at every second one; the journal's metrics."""
+    config = RunConfig(steps=len(shapes), log_every=2, loss=loss)
+    progress = Progress(config, Tracker.start(TrackSettings(enabled=False), "test", tmp_path, {}, {}))
+    with progress:
+        for number, shape in enumerate(shapes):
+            result = StepResult(1.0, 2.0, 3.0, 0.5, 0.1, True, 1, temperature=0.03, left_out=1.5, geometry=shape)
+            progress.step(number, work, result, 1e-3, 0.0)
+    return [json.loads(line)["metrics"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_collapse_is_said_once(tmp_path, work, capsys) -> None:
+    run(tmp_path, work, [None, HEALTHY, None, COLLAPSED, None, COLLAPSED])
+    said = capsys.readouterr().out
+    assert said.count("warning") == 1
+    assert "warning: step 4: embeddings have collapsed: effective rank 1.3 of 71 (expected: 4.0 or more)" in said
+    assert "cannot tell" in said and "--optim.learning-rate" in said and "--loss.temperature" in said
+
+
+def test_healthy_embeddings_are_not_warned_of(tmp_path, work, capsys) -> None:
+    run(tmp_path, work, [HEALTHY] * 4)
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_metrics(tmp_path, work) -> None:
+    first, second = run(tmp_path, work, [None, HEALTHY])
+    assert "geometry/alignment" not in first
+    assert {name: value for name, value in second.items() if name.startswith("geometry/")} == {
+        "geometry/alignment": 0.5,
+        "geometry/uniformity": -1.5,
+        "geometry/effective_rank": 40.0,
+    }
+    assert first["temperature"] == second["temperature"] == 0.03
+    assert "loss/left_out" not in first
+
+
+def test_the_margins_work_is_recorded_where_there_is_one(tmp_path, work) -> None:
+    assert run(tmp_path, work, [None], margin=0.1)[0]["loss/left_out"] == 1.5
+
+
+def test_due() -> None:
+    progress = Progress(RunConfig(steps=7, log_every=3), None)
+    assert [number for number in range(7) if progress.due(number)] == [2, 5, 6]
