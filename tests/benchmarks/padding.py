@@ -1,4 +1,4 @@
-"""How much of a step is padding, packed and not: python tests/benchmarks/padding.py SHARDS CHECKPOINT [--recipe R] [--steps N] [--ranks W]
+"""How much of a step is padding, packed and not: python -m tests.benchmarks.padding SHARDS CHECKPOINT [--recipe R] [--steps N] [--ranks W]
 
 Reads the token counts of the first steps of a recipe on prepared shards, as every rank would get them, and lays them out twice: in packed
 rows, as training does, and as usual in rows of one sequence, each chunk (of the same number of places) padded to its longest. Prints the
