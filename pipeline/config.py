@@ -161,7 +161,7 @@ class OptimSettings(Settings):
     """Gradient norm above which the gradient is scaled down."""
 
 
-WATCHING = {"out", "stop_after", "save_every", "keep", "log_every", "max_refused", "track", "timeout_minutes"}
+WATCHING = {"out", "ranks", "stop_after", "save_every", "keep", "log_every", "max_refused", "track", "timeout_minutes"}
 """Fields of a run that its result does not depend on. (Which data it was is recorded as the shards' digest, not as their path.)"""
 
 
@@ -186,6 +186,8 @@ class RunConfig(Settings):
     """Refused steps (non-finite loss) in a row that end the run."""
     deepspeed: Path = Path("ds_configs/zero3.json")
     """DeepSpeed configuration: sharding and precision only."""
+    ranks: int | None = Field(default=None, gt=0)
+    """How many ranks there must be; None takes as many as were started. DeepSpeed trains on one node where its --hostfile is missing."""
     timeout_minutes: float = Field(default=30.0, gt=0)
     """How long a collective may wait for a slow rank."""
     model: ModelSettings = ModelSettings()

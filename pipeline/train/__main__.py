@@ -34,14 +34,27 @@ def main(argv: list[str]) -> int:
     command = parse(argv)
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_SIZE", "1"))))
-    device = init_distributed(command.config.timeout_minutes)
     try:
-        return run(command, device)
+        _check_ranks(command.config.ranks)
+        return run(command, init_distributed(command.config.timeout_minutes))
     except DataError as error:
-        print(f"error (rank {comm.rank()}): {error}", file=sys.stderr, flush=True)
+        print(f"error (rank {os.environ.get('RANK', 0)}): {error}", file=sys.stderr, flush=True)
         return 2
     finally:
         comm.shutdown()
+
+
+def _check_ranks(expected: int | None) -> None:
+    """Compare the ranks that the launcher started, on its word, with those asked for; before they wait for each other.
+
+    A started script cannot see the launcher's hostfile. This is where its absence shows.
+    """
+    found = int(os.environ.get("WORLD_SIZE", "1"))
+    if expected is not None and found != expected:
+        raise DataError(
+            f"found {found} ranks, expected {expected} (--ranks); nothing was started. Check that deepspeed's --hostfile exists (one node "
+            "trains without it), and its slots; on a CPU machine set CREM_CPU_RANKS. Or change --ranks"
+        )
 
 
 def run(command: Command, device: torch.device) -> int:

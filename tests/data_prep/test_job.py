@@ -177,7 +177,7 @@ def test_two_jobs_on_one_folder_are_refused(settings: PrepareSettings) -> None:
     settings.out.mkdir()
     with (settings.out / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="another prepare job is writing here; wait for it, or name another --out"):
+        with pytest.raises(DataError, match=r"another prepare job is writing here \(it has just begun\); wait for it, or name another"):
             prepare(settings)
     assert list(contents(settings.out)) == []
     assert prepare(settings).rows == 30

@@ -59,6 +59,7 @@ VALID = {
     "log_every": 3,
     "max_refused": 0,
     "deepspeed": "ds_configs/zero3_bf16.json",
+    "ranks": 16,
     "timeout_minutes": 2.5,
     "model.checkpoint": "some/folder",
     "model.train": "lora",
@@ -86,7 +87,7 @@ VALID = {
 """A value beside its default for every field with a plain value."""
 
 INVALID = [
-    *[(name, value) for name in ("steps", "stop_after", "save_every", "keep", "log_every") for value in (0, -1, 1.5, "many", NAN)],
+    *[(name, value) for name in ("steps", "stop_after", "ranks", "save_every", "keep", "log_every") for value in (0, -1, 1.5, "many", NAN)],
     *[(name, value) for name in ("batch.pairs", "batch.sub_batch", "batch.row_tokens", "batch.chunk_tokens") for value in (0, -64, 0.5)],
     *[(name, value) for name in ("seed", "max_refused", "batch.conversations") for value in (-1, 0.5, None)],
     *[(name, value) for name in ("loss.temperature", "optim.learning_rate", "optim.clip") for value in (0, -1, NAN, INF)],
@@ -235,6 +236,7 @@ def test_content_is_what_the_result_depends_on() -> None:
     base = RECIPES["tiny"]().content()
     assert set(base) == {"steps", "seed", "deepspeed", "model", "data", "batch", "chorus", "loss", "optim"}
     watching = {"out": "elsewhere", "stop_after": 3, "save_every": 7, "keep": 9, "log_every": 2, "max_refused": 1, "timeout_minutes": 9.0}
+    watching["ranks"] = 2
     assert set(watching) | {"track"} == WATCHING
     words = [word for name, value in watching.items() for word in (f"--{name}", str(value))]
     assert parse(words).config.content() == base

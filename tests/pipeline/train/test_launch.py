@@ -23,6 +23,7 @@ def launch(command: list[str], shards: Path, checkpoint: Path, out: Path, *words
         "--data.shards": shards,
         "--out": out,
         "--steps": STEPS,
+        "--ranks": 2,
         "--save-every": 2,
         "--batch.pairs": 8,
         "--batch.sub-batch": 4,

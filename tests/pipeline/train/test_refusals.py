@@ -91,6 +91,17 @@ def test_deepspeed_config_with_a_misspelt_key(train, tmp_path):
     assert status == 2 and "zero_optimisation" in message and "zero_optimization" in message
 
 
+def test_fewer_ranks_than_expected(train, tmp_path, monkeypatch):
+    """As where deepspeed finds no hostfile: one node, and only a warning."""
+    status, message = train(**{"--ranks": 16})
+    assert status == 2 and "found 1 ranks, expected 16 (--ranks); nothing was started" in message and "--hostfile" in message
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    status, message = train(**{"--ranks": 16})
+    assert status == 2 and message.startswith("error (rank 1): found 2 ranks, expected 16")
+    assert not (tmp_path / "run").exists()
+
+
 def test_pairs_that_leave_sub_batches_broken(train):
     with pytest.raises((SystemExit, ValueError), match=r"sub_batch|2"):
         train(**{"--batch.pairs": 10, "--batch.sub-batch": 4})
