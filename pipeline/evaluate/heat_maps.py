@@ -74,9 +74,10 @@ def _sheet(count: int, ratio: float) -> tuple[Figure, Axes, list[Axes], Axes]:
         size = (right - column) * (wide + GAP) - GAP, (bottom - row) * (LABEL + tall + GAP) - GAP - LABEL
         return figure.add_axes((x / width, y / height, size[0] / width, size[1] / height), anchor="N")
 
+    first = axes(0, 0, lead, down)
     panels = [axes(lead + x, y, lead + x + 1, y + 1) for y, x in (divmod(i, across) for i in range(count))]
     scale = figure.add_axes((2 * GAP / width, (FOOT - 0.2) / height, 1 - 4 * GAP / width, 0.12 / height))
-    return figure, axes(0, 0, lead, down), panels, scale
+    return figure, first, panels, scale
 
 
 def _panel(axes: Axes, image: Image.Image, label: str) -> None:
