@@ -24,7 +24,7 @@ def test_panels_and_their_common_scale() -> None:
         pale, heat = axes.images
         assert (np.asarray(heat.get_array()) == 6 * map_YX).all()
         assert heat.get_clim() == (0, 6)  # of both, though the first reaches 3 only
-        assert heat.get_extent() == pale.get_extent() == (-0.5, 83.5, 55.5, -0.5)
+        assert tuple(heat.get_extent()) == tuple(pale.get_extent()) == (-0.5, 83.5, 55.5, -0.5)
     assert scale.get_xlabel() == "times even attention over the image; one scale for all, 0 to 6"
 
 
