@@ -10,7 +10,8 @@ Each figure lies between 0 and 1. The paper finds maps sparse after training for
 
     image mass   share of a token's attention that falls on the image at all
     entropy      of a token's map over the image, divided by that of an even map: 0 one image token, 1 evenly spread
-    overlap      mean cosine between the maps of two tokens: 0 they share no image token (complementary), 1 all the same
+    overlap      mean cosine between the maps of two tokens: 0 they share no image token (complementary), 1 all the same;
+                 to be read beside the entropy, since even maps are alike, too
 
 Shapes: L decoder layers, H heads, K chorus tokens, T tokens of context and chorus, I image tokens = Y x X the image's token grid,
 D hidden.
