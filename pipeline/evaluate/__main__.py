@@ -1,7 +1,7 @@
 """Score one exported checkpoint: `python -m pipeline.evaluate CHECKPOINT [--mmeb FOLDER] [--benchmarks PATH ...]`.
 
-Retrieval (MMEB) and comprehension (VLM benchmarks, native and compressed) of the same weights, one report; the result is
-linked in MLflow to the run that trained them.
+Retrieval (MMEB) and comprehension (VLM benchmarks, native and compressed) of the same weights, one report, with heat maps of the chorus'
+attention over a few query images; the result is linked in MLflow to the run that trained them.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from data_prep.encode import Encoder, EncodeSettings
 from data_prep.samples import DataError
 from data_prep.sources.benchmarks import Benchmark, load_benchmark
 from data_prep.sources.mmeb_eval import EvalSet, load_sets
-from pipeline.evaluate import plots, report
+from pipeline.evaluate import attention, plots, report
 from pipeline.evaluate.mmeb import score_sets
 from pipeline.evaluate.open import open_checkpoint
 from pipeline.evaluate.vlm import score_benchmark
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     name = Path(args.checkpoint).resolve().parent.name + ("" if args.k is None else f"-k{args.k}")
     out = args.out or Path("work/eval") / name
     result = score(args.checkpoint, encoder, sets, benchmarks, out)
-    files = report.write(result, out) + plots.draw(result, out / "plots")
+    files = report.write(result, out) + plots.draw(result, out / "plots") + [out / "plots" / "attention"] * bool(result.attention)
     print(report.console(result))
     _track(args, result, out)
     print(f"scores, plots and every prediction: {out}\n" + "\n".join(f"  {path}" for path in files))
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def score(checkpoint: str, encoder: Encoder, sets: list[EvalSet], benchmarks: list[Benchmark], out: Path) -> report.Report:
-    """All scores of one checkpoint."""
+    """All scores of one checkpoint, and the attention of its chorus over the first query images (drawn into `out/plots/attention`)."""
     opened = open_checkpoint(checkpoint, encoder)
     retrieval = score_sets(sets, opened.model, encoder, opened.collator, out / "predictions") if sets else []
     answers = [
@@ -64,7 +64,11 @@ def score(checkpoint: str, encoder: Encoder, sets: list[EvalSet], benchmarks: li
         for mode in ("native", "compressed")
     ]
     facts = {"checkpoint": str(checkpoint), "chorus tokens": f"{encoder.k} of {len(encoder.chorus_ids)}"}
-    return report.Report(f"CREM evaluation of {checkpoint}", tuple(retrieval), tuple(answers), facts)
+    seen: dict[str, float] = {}
+    if items := [(side, encoder.sequence(side)) for side in attention.first_queries(sets)]:
+        seen = attention.draw(opened, items, out / "plots" / "attention").figures
+        facts["chorus attention"] = f"{attention.in_words(seen)}; {len(items)} queries"
+    return report.Report(f"CREM evaluation of {checkpoint}", tuple(retrieval), tuple(answers), facts, seen)
 
 
 def _track(args: argparse.Namespace, result: report.Report, out: Path) -> None:

@@ -59,6 +59,8 @@ class AnswerScore:
 class Report:
     """All results of one evaluation. `facts`: what a reader needs to know of it (model, checkpoint step, limits).
 
+    `attention`: mean figures of the chorus' attention maps (`chorus_maps.ImageMaps.figures`), empty where none were drawn.
+
     Raises ValueError on two results of one name (and mode), and on a share that is not within [0, 1].
     """
 
@@ -66,6 +68,7 @@ class Report:
     retrieval: tuple[RetrievalScore, ...] = ()
     answers: tuple[AnswerScore, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
+    attention: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         keys = [(row.name,) for row in self.retrieval] + [(row.name, row.kind, row.mode) for row in self.answers]
@@ -100,6 +103,7 @@ def headline(report: Report) -> dict[str, float]:
     """
     means = average(set_scores(report.retrieval))
     out = {f"eval/p_at_1/{name}": value for name, value in means.items() if value is not None}
+    out |= {f"attention/{name}": report.attention[name] for name in ("entropy", "overlap", "image_mass") if name in report.attention}
     return out | {f"eval/{answer.mode}/{answer.name}/{answer.kind}": answer.score for answer in report.answers}
 
 

@@ -1,15 +1,19 @@
-"""The evaluation command at a chosen k: what it reports, and what it refuses before any work."""
+"""The evaluation command: what it reports at a chosen k, what it keeps of attention maps, and what it refuses before any work."""
 
 import base64
 import json
 
+import mlflow
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_prep.samples import Side
 from data_prep.schema import Role
 from data_prep.sources.benchmarks import load_benchmark
 from pipeline.evaluate.__main__ import main, score
+from pipeline.evaluate.report import headline
 
 
 @pytest.fixture
@@ -33,6 +37,47 @@ def test_scores_at_k(checkpoint, encoder, tsv, tmp_path, k, fact) -> None:
     assert [line["cache_share"] for line in lines] == shares
     native, compressed = result.answers
     assert (native.cache_share, compressed.cache_share) == (1.0, pytest.approx(sum(shares) / 3))
+
+
+@pytest.fixture
+def mmeb(picture, tmp_path):
+    """A set of text queries, then one of six image queries, two of them about the same image."""
+    root = tmp_path / "MMEB-eval"
+    queries = {"Asked": [("which?", "")] * 2, "Shown": [("look", f"{i}.png") for i in (0, 0, 1, 2, 3, 4)]}
+    (root / "images").mkdir(parents=True)
+    for i in range(5):
+        (root / f"images/{i}.png").write_bytes(picture(i, 56 + 28 * (i % 2)).data)
+    for name, rows in queries.items():
+        (root / name).mkdir()
+        table = [{"qry_text": text, "qry_img_path": path, "tgt_text": ["yes", "no"], "tgt_img_path": ["", ""]} for text, path in rows]
+        pq.write_table(pa.Table.from_pylist(table), root / name / "test-00000.parquet")
+    return root
+
+
+def test_attention_maps_of_the_first_queries(checkpoint, mmeb, tmp_path) -> None:
+    """Drawn beside the plots, in the report, and in MLflow as artifacts and metrics."""
+    out, store = tmp_path / "out", f"sqlite:///{tmp_path}/mlflow.db"
+    words = ["--out", str(out), "--track-uri", store, "--track-artifacts", str(tmp_path / "artifacts")]
+    assert main([str(checkpoint), "--mmeb", str(mmeb), *words]) == 0
+    names = [f"{i:02}-{i}.{ending}" for i in range(4) for ending in ("json", "png")]
+    assert sorted(path.name for path in (out / "plots/attention").iterdir()) == names
+    drawn = [json.loads((out / "plots/attention" / name).read_text()) for name in names[::2]]
+    assert [numbers["grid"] for numbers in drawn] == [[2, 2], [2, 3], [2, 2], [2, 3]]
+    means = {name: sum(numbers[name] for numbers in drawn) / 4 for name in ("entropy", "overlap", "image_mass", "even_mass")}
+    scores = json.loads((out / "scores.json").read_text())
+    assert scores["attention"] == pytest.approx(means) and "4 queries" in scores["facts"]["chorus attention"]
+    client = mlflow.MlflowClient(store)
+    (run,) = client.search_runs([client.get_experiment_by_name("crem").experiment_id])
+    logged = {name: value for name, value in run.data.metrics.items() if name.startswith("attention/")}
+    assert logged == pytest.approx({f"attention/{name}": means[name] for name in ("entropy", "overlap", "image_mass")})
+    assert [item.path for item in client.list_artifacts(run.info.run_id, "plots/attention")] == [f"plots/attention/{n}" for n in names]
+
+
+def test_no_attention_maps_without_query_images(checkpoint, encoder, tsv, tmp_path) -> None:
+    result = score(str(checkpoint), encoder, [], [load_benchmark(tsv)], tmp_path / "out")
+    assert result.attention == {} and "chorus attention" not in result.facts
+    assert not (tmp_path / "out/plots").exists()
+    assert not [name for name in headline(result) if name.startswith("attention/")]
 
 
 @pytest.mark.parametrize("k", ["0", "5"])
