@@ -75,11 +75,12 @@ LORA = ["--model.train", "lora", "--model.lora.dropout", "0.1", "--batch.row-tok
 
 
 @pytest.mark.parametrize("words", [[], pytest.param(LORA, marks=pytest.mark.slow)], ids=["full", "lora"])
-def test_resume_is_bitwise_the_straight_run(straight, shards, checkpoint, tmp_path, words):
-    reference = straight[0]
+def test_resume_is_bitwise_the_straight_run(request, shards, checkpoint, tmp_path, words):
     if words:
         reference = tmp_path / "reference"
         assert launch(DEEPSPEED, shards, checkpoint, reference, *words).returncode == 0
+    else:
+        reference = request.getfixturevalue("straight")[0]
     out = tmp_path / "run"
     first = launch(DEEPSPEED, shards, checkpoint, out, *words, "--stop-after", "2")
     assert first.returncode == 0, first.stderr[-3000:]
