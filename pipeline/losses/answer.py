@@ -5,10 +5,11 @@ each block's logits again, turns them into softmax - one-hot and folds them into
 is one matrix product over all tokens, written once, so blocks add no rounding to it; only the states' gradient is a sum over blocks,
 in float32. Memory beside the gradients: a few [N, B] blocks (`BLOCK` numbers each) instead of several [N, V].
 
-torch.nn.functional.linear_cross_entropy does the same sum over blocks of *tokens*. It is not used, for three reasons: its per-token losses
-have the input's type (bfloat16: three digits); it saves `weight.detach()`, an alias that keeps the whole gathered matrix alive
-between forward and backward under ZeRO-3; it adds blocks of the weight's gradient up in the weight's own type. (Figures of all three
-ways: `tests/benchmarks/answer_loss.py`.)
+torch.nn.functional.linear_cross_entropy walks over blocks of *tokens* instead. It is not used, for three reasons: its per-token losses
+have the input's type (bfloat16: three digits); it saves `weight.detach()`, an alias that keeps the whole gathered matrix alive between
+forward and backward under ZeRO-3; on a CPU it is slow. Measured by `tests/benchmarks/answer_loss.py` for 1,024 tokens, vocabulary 151,936,
+hidden 1,536, float32, on one busy core, peak growth and seconds: plain 1.75 GiB, 70 s; library 0.96 GiB, 258 s; this 0.94 GiB, 62 s, of
+which the weight's gradient is 0.87 GiB in each. On a GPU: not yet measured.
 
 Tokens that are never generated (chorus tokens are inputs, not words) can be left out of the softmax: training then normalises over
 what decoding chooses from.
