@@ -16,8 +16,8 @@ from typing import TypeVar
 if not os.environ.get("RAY_ADDRESS"):
     # Ray's own switch for "this machine only", read at import: without it every one of its sockets listens on all interfaces.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    # Ray adds 15 to the niceness of its workers. Beside a job that keeps the CPUs busy they are then left a few percent of them, and
-    # what takes half a minute alone seems to hang: a first shard took over five minutes, measured. Who wants that types `nice`.
+    # Ray adds 15 to the niceness of its workers. Beside two busy processes two of them then got 0.4 to 1.0 CPU seconds in 15, and 2.7 to
+    # 2.9 without it, measured; so what takes half a minute alone may make no progress for minutes. Whoever wants that types `nice`.
     os.environ.setdefault("RAY_worker_niceness", "0")
     # Seconds until a raylet that has not registered counts as dead, 30 by default: on a busy machine that is soon over.
     os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
