@@ -18,6 +18,8 @@ from data_prep.embedded.scenes import COLORS, GLYPHS, PLACES, SHAPES, plural
 from data_prep.samples import DataError
 
 DEFAULT_ROWS = 3000
+CONVERSATIONS = 3
+"""Conversations for each row of the largest subsets: answers are learnt later than embeddings."""
 _SAMPLED = 400
 """Rows of each kind from which the tokenizer's corpus is taken."""
 
@@ -59,7 +61,8 @@ def _write(root: Path, rows: int, seed: int) -> dict[str, dict[str, int]]:
             name, images = writers.write_eval(root, task, part, queries, seed)
             summary[f"{writers.EVAL}/{name}"] = {"rows": queries, "images": images}
     writers.write_tasks(root)
-    summary["sharegpt4v"] = {"rows": rows, "images": writers.write_sharegpt4v(root, rows, seed)}
+    spoken = rows * CONVERSATIONS
+    summary["sharegpt4v"] = {"rows": spoken, "images": writers.write_sharegpt4v(root, spoken, seed)}
     summary["synqa"] = {"rows": writers.write_synqa(root, written, seed), "images": 0}
     for name, count in writers.write_benchmarks(root, queries, seed).items():
         summary[f"benchmarks/{name}"] = {"rows": count, "images": 0}

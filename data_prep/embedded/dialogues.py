@@ -1,4 +1,7 @@
-"""Conversations about scenes: captions, and questions in the exact wording in which benchmarks put them.
+"""Conversations about scenes: a caption, or questions in the exact wording in which benchmarks put them.
+
+A caption names everything in a few tokens, so captions teach a small model to look; questions teach it what is being asked for. They
+stand in different conversations: after a caption, a question could be answered without the picture.
 
 Invariant: an answer is what the evaluation can resolve without a judge: a short word, "Yes" or "No", or the text of one option
 (now and then its letter). All conversations are training data.
@@ -14,8 +17,10 @@ from data_prep.embedded.sampling import sample
 from data_prep.embedded.scenes import Part, Scene, caption
 
 REQUESTS = ("Describe the image.", "What is shown in the image?", "Write a caption for the image.")
-_KINDS = {"single": 6, "pair": 4, "group": 2, "glyph": 1, "field": 1}
-_FORMS = {"choice": 6, "yes or no": 2, "open": 3}
+_KINDS = {"single": 10, "pair": 5, "group": 3, "glyph": 1, "field": 1}
+_FORMS = {"choice": 2, "yes or no": 1, "open": 5}
+_CAPTIONED = 0.35
+"""Share of the conversations that are a caption."""
 
 
 @dataclass(frozen=True)
@@ -27,19 +32,19 @@ class Dialogue:
 
 
 def dialogue(rng: Random) -> Dialogue:
-    """One to four turns about a new training scene; in one of 25 the scene is told in words instead of shown."""
+    """A caption of a new training scene or two to four questions about it; in one of 25 the scene is told in words instead of shown."""
     scene = sample(rng.choices(list(_KINDS), list(_KINDS.values()))[0], Part.TRAIN, rng)
     if rng.random() < 0.04:
         return Dialogue(None, (_told(scene, rng),))
     shown = picture(scene, Part.TRAIN, rng, wide=0.2)
-    return Dialogue(shown, tuple(ask(scene, rng, rng.choices(range(1, 5), [10, 5, 1, 1])[0], captioned=0.15)))
+    return Dialogue(shown, tuple(ask(scene, rng)))
 
 
-def ask(scene: Scene, rng: Random, count: int, captioned: float = 0.0) -> list[tuple[str, str]]:
-    """`count` different turns about a training scene; the first asks for a caption with chance `captioned`."""
-    turns = {}
-    if rng.random() < captioned:
-        turns[rng.choice(REQUESTS)] = caption(scene)
+def ask(scene: Scene, rng: Random) -> list[tuple[str, str]]:
+    """A request for a caption, or two to four different questions about a training scene."""
+    if rng.random() < _CAPTIONED:
+        return [(rng.choice(REQUESTS), caption(scene))]
+    turns, count = {}, rng.randint(2, 4)
     while len(turns) < count:
         form = rng.choices(list(_FORMS), list(_FORMS.values()))[0]
         question, answer = _turn(scene, form, rng)

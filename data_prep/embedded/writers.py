@@ -3,7 +3,7 @@
     MMEB-train/<Subset>/original-00000-of-00001.parquet    MMEB-train/images/<Subset>/Train/*.png
     MMEB-eval/<Subset>/test-00000-of-00001.parquet         MMEB-eval/images/<Subset>/*.png     MMEB-eval/tasks.json
     sharegpt4v/shapes_captions.json                        sharegpt4v/images/shapes/*.png
-    synqa/shapes_synqa.jsonl                               (shows images of MMEB-train)
+    synqa/<Subset>.jsonl                                   (shows images of MMEB-train)
     benchmarks/ShapesBench_{MCQ,YN,VQA}.tsv                (hold their images)
 
 Invariant: a picture is one file, however many rows show it; every file is a pure function of the rows asked for and the seed.
@@ -26,7 +26,7 @@ from data_prep.embedded.sampling import stream
 from data_prep.embedded.scenes import Part
 
 TRAIN, EVAL = "MMEB-train", "MMEB-eval"
-SYNQA_SUBSETS = ("ShapesI2T", "ShapesVQA")
+SYNQA_SUBSETS = ("ShapesI2T", "ShapesCls", "ShapesVQA")
 Written = list[tuple[Pair, dict[str, str]]]
 """Training pairs and the parquet rows that were made of them."""
 
@@ -146,19 +146,22 @@ def messages(turns: Sequence[tuple[str, str]], first: str) -> list[dict[str, str
 
 
 def write_synqa(root: Path, written: dict[str, Written], seed: int) -> int:
-    """Question-answer records on every second row of two MMEB-train subsets: rows that serve both losses. How many."""
-    path = root / "synqa" / "shapes_synqa.jsonl"
-    path.parent.mkdir(parents=True)
-    records = [synqa_record(name, row, *written[name][row], seed) for name in SYNQA_SUBSETS for row in range(0, len(written[name]), 2)]
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return len(records)
+    """Question-answer records on every row of some MMEB-train subsets: rows that serve both losses. How many."""
+    folder = root / "synqa"
+    folder.mkdir(parents=True)
+    count = 0
+    for name in SYNQA_SUBSETS:
+        records = [synqa_record(name, row, pair, stored, seed) for row, (pair, stored) in enumerate(written[name])]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+        count += len(records)
+    return count
 
 
 def synqa_record(subset: str, row: int, pair: Pair, stored: dict[str, str], seed: int) -> dict:
     """One record about the query image of an MMEB-train row, with that row's own contrast."""
     rng = stream(seed, "synqa", subset, row)
     embed_text = pair.query.text.removeprefix(PLACEHOLDER).strip()
-    turns = ask(pair.query.picture.scene, rng, rng.choice([1, 1, 2]), captioned=0.25)
+    turns = ask(pair.query.picture.scene, rng)
     contrast = {"qry": stored["qry"]} | {key: value for key, value in stored.items() if key[:3] in ("pos", "neg")}
     return {
         "id": f"mmeb-syn/{subset}/{row}/0",

@@ -13,7 +13,7 @@ from PIL import Image
 
 from data_prep.embedded import corpus, evaluation_rows, write_embedded
 from data_prep.embedded.__main__ import main
-from data_prep.embedded.scenes import COLORS, GLYPHS, PLACES, SHAPES, held_out
+from data_prep.embedded.scenes import COLORS, GLYPHS, PLACES, SHAPES, Part, held_out, labels
 from data_prep.samples import DataError, Rejected
 from data_prep.sources import discover, read
 from data_prep.sources.benchmarks import load_benchmark
@@ -56,7 +56,7 @@ def conversations(root: Path) -> list[dict]:
 
 
 def synqa(root: Path) -> list[dict]:
-    return [json.loads(line) for line in (root / "synqa/shapes_synqa.jsonl").read_text().splitlines()]
+    return [json.loads(line) for path in sorted((root / "synqa").glob("*.jsonl")) for line in path.read_text().splitlines()]
 
 
 def digests(root: Path, *folders: str) -> list[str]:
@@ -163,7 +163,8 @@ def test_training_and_evaluation_share_no_caption(root):
 def test_held_out_pairs_are_never_spoken_of_in_training(root):
     texts = training_texts(root)
 
-    assert any("orange circle" in text for text in texts)
+    spoken = "\n".join(texts)
+    assert sum(label in spoken for label in labels(Part.IND)) > 40, "most of the other pairs are"
     for color, shape in HELD_OUT:
         forms = (f"{color} {shape}", f"the {shape} {color}")
         assert not [text for text in texts if any(form in text for form in forms)]
@@ -202,7 +203,7 @@ def test_cards_show_what_their_request_says(root):
 def test_conversations(root):
     rows = conversations(root)
 
-    assert len(rows) == ROWS and rows[0]["id"] == "shapes_000000"
+    assert len(rows) == 3 * ROWS and rows[0]["id"] == "shapes_000000"
     for row in rows:
         values = [message["value"] for message in row["conversations"]]
         assert [message["from"] for message in row["conversations"]] == ["human", "gpt"] * (len(values) // 2)
@@ -215,8 +216,9 @@ def test_conversations(root):
 def test_synqa_records_point_back_to_their_row(root):
     rows = synqa(root)
 
-    assert [row["id"] for row in rows[:2]] == ["mmeb-syn/ShapesI2T/0/0", "mmeb-syn/ShapesI2T/2/0"]
-    assert len(rows) == 32  # half of 40 and of 24
+    assert [row["id"] for row in rows[:2]] == ["mmeb-syn/ShapesCls/0/0", "mmeb-syn/ShapesCls/1/0"]
+    assert [path.name for path in sorted((root / "synqa").iterdir())] == ["ShapesCls.jsonl", "ShapesI2T.jsonl", "ShapesVQA.jsonl"]
+    assert len(rows) == 20 + 40 + 24
     for row in rows:
         stored = train_rows(root, row["subset"])[row["row"]]
         assert row["contrast"] == {key: value for key, value in stored.items() if key != "qry_image_path"}
@@ -228,9 +230,9 @@ def test_synqa_records_point_back_to_their_row(root):
 def test_our_own_readers_take_every_row(root):
     rows = [row for part in discover(root) for row in read(part, 0, part.rows)]
 
-    assert len(rows) == 40 + 40 + 20 + 12 + 24 + 12 + 12 + 16 + 12 + 40 + 32
+    assert len(rows) == 40 + 40 + 20 + 12 + 24 + 12 + 12 + 16 + 12 + 120 + 84
     assert not [row for row in rows if isinstance(row, Rejected)]
-    assert sum(bool(row.positive and row.turns) for row in rows) == 32  # synqa: both losses
+    assert sum(bool(row.positive and row.turns) for row in rows) == 84  # synqa: both losses
     assert {(found.name, len(found.rows)) for found in load_sets(root / "MMEB-eval")} == {(name, 8) for name in eval_names(root)}
     kinds = {load_benchmark(path).kind for path in (root / "benchmarks").glob("*.tsv")}
     assert kinds == {"multiple_choice", "yes_no", "open"}
@@ -246,7 +248,7 @@ def test_the_corpus_holds_every_word_of_every_text(root):
     assert 1000 < len(lines) == len(set(lines)) < 5000
     assert words - known <= {"<|image_1|>", "<image>", "mmeb_synqa", "original", "qry", "v1", "data_prep.embedded"} | {
         row["id"] for row in conversations(root)
-    } | {"ShapesI2T", "ShapesVQA", "human", "gpt"}
+    } | {"ShapesCls", "ShapesI2T", "ShapesVQA", "human", "gpt"}
 
 
 def tree(root: Path) -> dict[str, str]:
@@ -269,7 +271,7 @@ def test_fewer_rows_are_the_first_of_more(root, tmp_path):
     for name in train_names(root):
         few = train_rows(tmp_path / "small", name)
         assert few == train_rows(root, name)[: len(few)]
-    assert conversations(tmp_path / "small") == conversations(root)[:4]
+    assert conversations(tmp_path / "small") == conversations(root)[:12]
 
 
 def test_data_is_never_written_over(tmp_path, capsys):
