@@ -10,8 +10,8 @@ from torch import Tensor
 
 COLLAPSED_RANK = 4.0
 """Effective rank below which embeddings are called collapsed: candidates differ by fewer than four properties. Measured on two cores: the
-quickstart's first 60 steps stay above 11 (of 71); at forty times its learning rate the rank falls below 4 within 15 steps, and in-batch
-precision stays at chance."""
+first 60 steps of recipe tiny never fell below 7.4 (of 71); at forty times its learning rate the rank fell to 3.9 at step 15 and 3.3 at
+step 21, and in-batch precision stayed at chance."""
 
 MEASURED_PAIRS = 1024
 """Pairs that `measure` looks at, at most: it bounds its cost (all pairwise distances, one singular value decomposition)."""
