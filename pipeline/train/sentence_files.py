@@ -14,15 +14,16 @@ What the stock classes cannot do: images (`pipeline.sentence` can), and text tha
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from safetensors import safe_open
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
+from data_prep.chat import chat_marks
 from data_prep.samples import Side
 from data_prep.shards import write_json
-from data_prep.template import ChorusSlot, Segment, Special, render
+from data_prep.template import ChorusSlot, Mark, Segment, render
 
 FOLDER = "sentence_transformers"
 MODULES = (
@@ -51,17 +52,17 @@ def write_sentence_files(folder: Path, config: PreTrainedConfig, tokenizer: PreT
     write_json(folder / "config_sentence_transformers.json", facts)
 
 
-def chat_template(chorus: Sequence[str]) -> str:
+def chat_template(marks: Mapping[Mark, str], chorus: Sequence[str]) -> str:
     """The frame of a text-only side as Jinja; all messages' contents, joined, are its text (a prompt comes first)."""
-    return "".join("{{ " + _expression(segment, chorus) + " }}" for segment in render(Side("text")))
+    return "".join("{{ " + _expression(segment, marks, chorus) + " }}" for segment in render(Side("text")))
 
 
-def _expression(segment: Segment, chorus: Sequence[str]) -> str:
-    if segment.user:
-        return "messages | map(attribute='content') | join('') | trim"
+def _expression(segment: Segment, marks: Mapping[Mark, str], chorus: Sequence[str]) -> str:
+    if isinstance(segment.content, Mark):
+        return json.dumps(marks[segment.content])
     if isinstance(segment.content, ChorusSlot):
         return json.dumps("".join(chorus))
-    return json.dumps(segment.content.name if isinstance(segment.content, Special) else segment.content)
+    return "messages | map(attribute='content') | join('') | trim"
 
 
 def _write_transformer(path: Path, folder: Path, config: PreTrainedConfig, tokenizer, chorus: Sequence[str]) -> None:
@@ -73,12 +74,13 @@ def _write_transformer(path: Path, folder: Path, config: PreTrainedConfig, token
         with safe_open(weights, "pt") as file:
             place |= dict.fromkeys(file.keys(), f"../../{weights.name}")
     write_json(path / "model.safetensors.index.json", {"metadata": {}, "weight_map": place})
+    marks = {mark: tokenizer.decode(ids) for mark, ids in chat_marks(tokenizer, config.image_token_id, str(folder)).items()}
     states = {"method": "forward", "method_output_name": "last_hidden_state"}
     settings = {
         "transformer_task": "feature-extraction",
         "module_output_name": "token_embeddings",
         "modality_config": {"text": states, "message": states | {"format": "flat"}},
-        "processing_kwargs": {"chat_template": {"chat_template": chat_template(chorus)}},
+        "processing_kwargs": {"chat_template": {"chat_template": chat_template(marks, chorus)}},
         "unpad_inputs": False,
     }
     write_json(path / "sentence_bert_config.json", settings)

@@ -14,6 +14,7 @@ from PIL import Image
 from sentence_transformers import SentenceTransformer
 from transformers import AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
+from data_prep.template import Mark
 from pipeline.inference import CremModel
 from pipeline.train.export import export
 from pipeline.train.sentence_files import chat_template
@@ -96,8 +97,9 @@ def test_the_library_takes_no_class_of_ours_without_remote_code(folder, tmp_path
 
 
 def test_the_frame_is_that_of_the_template() -> None:
-    assert chat_template(["<|chorus_0|>", "<|chorus_1|>"]) == (
-        '{{ "<|im_start|>" }}{{ "system\\nYou are a helpful assistant." }}{{ "<|im_end|>" }}{{ "\\n" }}{{ "<|im_start|>" }}{{ "user\\n" }}'
+    marks = {Mark.HEAD: "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"}
+    assert chat_template(marks, ["<|chorus_0|>", "<|chorus_1|>"]) == (
+        '{{ "<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n<|im_start|>user\\n" }}'
         "{{ messages | map(attribute='content') | join('') | trim }}"
         '{{ "<|chorus_0|><|chorus_1|>" }}'
     )
