@@ -134,17 +134,17 @@ class Engine:
         """Every parameter as a plain checkpoint has it (`plain_weights`), whole, one at a time (collective)."""
         yield from plain_weights(self.model, gather)
 
+    def log_scale(self) -> float:
+        """The learnt temperature's log-scale (collective)."""
+        parameter = self.model.temperature.log_scale
+        with gather([parameter]):
+            return float(parameter.detach())
+
 
 def gather(parameters: list[torch.nn.Parameter]) -> deepspeed.zero.GatheredParameters:
     """A context in which parameters that ZeRO-3 has partitioned are whole on every rank (collective)."""
     partitioned = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
     return deepspeed.zero.GatheredParameters(partitioned, enabled=bool(partitioned))
-
-    def log_scale(self) -> float:
-        """The learnt temperature's log-scale (collective)."""
-        parameter = self.model.temperature.log_scale
-        with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
-            return float(parameter.detach())
 
 
 def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:

@@ -70,7 +70,7 @@ def test_the_exported_folder_is_the_adapted_model(runs, checkpoint):
     run = runs["straight"]
     batch = PackedBatch(**run["batch"])
     embeddings, answer_losses = Crem(load_backbone(runs["export"], torch.float32)).eval()(batch)
-    assert len(embeddings) > 4 and len(answer_losses) > 4
+    assert len(embeddings) >= 4 and len(answer_losses) > 4
     torch.testing.assert_close(embeddings, run["embeddings"], atol=1e-4, rtol=0)
     torch.testing.assert_close(answer_losses, run["answer_losses"], atol=1e-4, rtol=0)
     # the control: training has changed both

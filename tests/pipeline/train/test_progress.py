@@ -16,7 +16,7 @@ HEALTHY, COLLAPSED = Geometry(0.5, -1.5, 40.0, full_rank=71), Geometry(0.1, -0.2
 
 @pytest.fixture
 def work(collator, encoder) -> RankStep:
-    return RankStep(chunks=[collator([])], pairs=2, slots=4, keys=None, answer_tokens=0, rows=2)
+    return RankStep(chunks=[collator([])], pairs=2, slots=4, keys=None, answer_tokens=0, rows=2, tokens=1, places=1, chorus=4)
 
 
 def run(tmp_path, work: RankStep, shapes: list[Geometry | None], **loss) -> list[dict]:

@@ -213,7 +213,7 @@ def test_a_fixed_temperature_is_no_parameter(model, load, collator) -> None:
 def test_the_geometry_is_measured_where_asked_for(model, load, collator) -> None:
     work, blank, loss = load(), collator([]), LossSettings(temperature=0.1)
     assert run(model, work, blank, loss)[0].geometry is None
-    found = train_step(Plain(model), work, blank, loss, 1e-3, CPU, look=True).geometry
+    found = train_step(Plain(model), work, blank, loss, 1e-3, CPU, KEY, look=True).geometry
     embeddings, _ = model(work.chunks[0])
     by_slot = embeddings.detach()[work.chunks[0].embedding_slots.argsort()][-work.slots :]
     expected = measure(by_slot[: work.pairs], by_slot[work.pairs : 2 * work.pairs])
