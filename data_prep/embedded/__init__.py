@@ -20,7 +20,7 @@ from data_prep.samples import DataError
 DEFAULT_ROWS = 3000
 CONVERSATIONS = 3
 """Conversations for each row of the largest subsets: answers are learnt later than embeddings."""
-_SAMPLED = 400
+_SAMPLED = 600
 """Rows of each kind from which the tokenizer's corpus is taken."""
 
 

@@ -23,8 +23,8 @@ _RGB = dict(
     zip(
         COLORS,
         (
-            *((222, 30, 38), (255, 146, 0), (245, 215, 10), (20, 150, 50), (30, 205, 215)),
-            *((35, 65, 225), (128, 40, 170), (255, 130, 190), (125, 72, 30), (25, 25, 25)),
+            *((222, 30, 38), (255, 146, 0), (245, 215, 10), (20, 150, 50)),
+            *((35, 65, 225), (128, 40, 170), (255, 130, 190), (25, 25, 25)),
         ),
         strict=True,
     )
@@ -130,25 +130,15 @@ def _around(radii: list[float]) -> list[tuple[float, float]]:
     return [(r * sin(angle), -r * cos(angle)) for r, angle in zip(radii, angles, strict=True)]
 
 
-def _heart() -> list[tuple[float, float]]:
-    ts = [2 * pi * k / 60 for k in range(60)]
-    heights = [13 * cos(t) - 5 * cos(2 * t) - 2 * cos(3 * t) - cos(4 * t) for t in ts]
-    return [(sin(t) ** 3, -(height + 2.5) / 14.5) for t, height in zip(ts, heights, strict=True)]
-
-
 _ARM = 0.34
 _SHAPES = {
     "circle": _discs((0, 0, 1, 255)),
     "square": _polygon((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
     "triangle": _polygon((0, -1), (1, 0.9), (-1, 0.9)),
-    "diamond": _polygon((0, -1), (0.72, 0), (0, 1), (-0.72, 0)),
     "star": _polygon(*_around([1, 0.42] * 5)),
     "cross": _polygon(
         *((-_ARM, -1), (_ARM, -1), (_ARM, -_ARM), (1, -_ARM), (1, _ARM), (_ARM, _ARM)),
         *((_ARM, 1), (-_ARM, 1), (-_ARM, _ARM), (-1, _ARM), (-1, -_ARM), (-_ARM, -_ARM)),
     ),
     "ring": _discs((0, 0, 1, 255), (0, 0, 0.58, 0)),
-    "heart": _polygon(*_heart()),
-    "pentagon": _polygon(*_around([1] * 5)),
-    "crescent": _discs((0, 0, 1, 255), (0.5, 0, 0.8, 0)),
 }

@@ -208,6 +208,6 @@ TASKS = (
     Task("ShapesVQA", "vqa", _answer, 0.6, choices=_all_answers, negatives=True, ood=True),
     Task("ShapesI2I", "retrieval", _same_objects, 0.3),
     Task("ShapesComposed", "retrieval", _composed, 0.3),
-    Task("ShapesGround", "grounding", _ground, 0.4, pool=50, negatives=True, ood=True),
+    Task("ShapesGround", "grounding", _ground, 0.4, pool=30, negatives=True, ood=True),
     Task("ShapesT2IT", "retrieval", _catalog, 0.3),
 )

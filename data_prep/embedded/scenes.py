@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
 
-COLORS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink", "brown", "black")
-SHAPES = ("circle", "square", "triangle", "diamond", "star", "cross", "ring", "heart", "pentagon", "crescent")
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "black")
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 # Without A-D, which would read as option letters, and without pairs that look alike (I and 1, O and 0, S and 5, Z and 2).
 LETTERS = tuple(f"letter {char}" for char in "EFHKLMNPRTUVWXY")
 DIGITS = tuple(f"digit {char}" for char in "23456789")

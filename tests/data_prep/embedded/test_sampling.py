@@ -53,7 +53,7 @@ def test_edits_say_what_they_change():
     assert scenes["make the circle large"] == "a large orange circle left of a large blue square"
     assert scenes["make the square green"] == "a small orange circle left of a large green square"
     assert scenes["turn the square into a star"] == "a small orange circle left of a large blue star"
-    assert len(scenes) == 2 * (8 + 8 + 1) + 1
+    assert len(scenes) == 2 * (6 + 4 + 1) + 1
     assert "make the square orange" not in scenes  # the other thing has that colour
 
 

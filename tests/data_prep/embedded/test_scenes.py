@@ -70,9 +70,10 @@ def test_plurals():
 def test_held_out_pairs_are_one_in_seven_and_touch_every_colour_and_every_shape():
     pairs = {(c, s) for c in COLORS for s in SHAPES if held_out(c, s)}
 
-    assert len(pairs) == 15
+    assert len(pairs) == 7
     assert ("red", "circle") in pairs and ("orange", "circle") not in pairs
-    assert {c for c, _ in pairs} == set(COLORS) and {s for _, s in pairs} == set(SHAPES)
+    assert {s for _, s in pairs} == set(SHAPES)
+    assert all(any(held_out(color, shape) for shape in SHAPES + GLYPHS) for color in COLORS)
     assert all(any(held_out(c, glyph) for c in COLORS) for glyph in GLYPHS)
 
 
@@ -83,7 +84,7 @@ def test_what_may_be_said_in_training():
 
 
 def test_labels_of_a_classification():
-    assert (len(labels(Part.IND)), len(labels(Part.OOD))) == (85, 100)
+    assert (len(labels(Part.IND)), len(labels(Part.OOD))) == (41, 48)
     assert "red circle" not in labels(Part.IND)
 
 
@@ -91,7 +92,7 @@ def test_every_part_holds_its_share_of_single_shapes():
     """A change of these counts is a change of the split: old training data would meet new evaluation data."""
     every = [Scene((Thing(z, c, s, p),)) for z in SIZES for c in COLORS for s in SHAPES for p in range(9)]
 
-    assert Counter(map(part_of, every)) == {Part.TRAIN: 1204, Part.IND: 326, Part.OOD: 270}
+    assert Counter(map(part_of, every)) == {Part.TRAIN: 592, Part.IND: 146, Part.OOD: 126}
 
 
 @given(st.permutations([CIRCLE, SQUARE, Thing("small", "green", "star", 0)]))
