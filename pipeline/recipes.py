@@ -14,7 +14,7 @@ def tiny() -> RunConfig:
         # several sources in every step: from random weights, batches of one source learn nothing for a long time
         batch=BatchSettings(pairs=30, conversations=24, sub_batch=10, row_tokens=256, chunk_tokens=16384),
         loss=LossSettings(symmetric=True, temperature=0.05),
-        # at three times this rate retrieval stays at chance, and answers, which build on what retrieval teaches the model to see, with it
+        # from random weights, rates of 1e-3 and more can leave retrieval at chance, and answers build on what retrieval teaches it to see
         optim=OptimSettings(learning_rate=7e-4, warmup_share=0.08, weight_decay=0.02, final_share=0.05),
     )
 
