@@ -117,7 +117,7 @@ def caption(scene: Scene, backwards: bool = False) -> str:
 
 
 def held_out(color: str, shape: str) -> bool:
-    """Whether this pair is kept from training. The pattern gives every colour and every shape at least one such pair."""
+    """Whether this pair is kept from training. Every colour and every shape, glyphs included, has at least one such pair."""
     return (3 * COLORS.index(color) + _DRAWABLE.index(shape)) % 7 == 0
 
 

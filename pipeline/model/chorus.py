@@ -20,7 +20,6 @@ from data_prep.shards import atomic_folder
 NOISE = 0.5
 """Standard deviation of a new row around the mean embedding, in units of the embedding's own deviation per dimension."""
 
-
 END_OF_SEQUENCE = "<|endoftext|>"
 """What is pooled where there is no chorus: all supported families have it."""
 

@@ -1,8 +1,9 @@
 """The model: a stock Hugging Face vision-language model read through its chorus.
 
 Nothing inside the backbone is changed. One forward over packed rows gives, for every sequence, its embedding, and, for every answer token,
-its cross-entropy; logits exist only where there is a label. The vision tower runs in every forward (the collator adds a blank image where
-a batch has none), because ZeRO gathers its weights collectively and every rank must call the same modules.
+its cross-entropy; logits exist only where there is a label, a block of the vocabulary at a time. The vision tower runs in every forward
+(the collator adds a blank image where a batch has none), because ZeRO gathers its weights collectively and every rank must call the same
+modules.
 """
 
 from pathlib import Path
