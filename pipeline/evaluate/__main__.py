@@ -16,6 +16,7 @@ from data_prep.encode import Encoder, EncodeSettings
 from data_prep.samples import DataError
 from data_prep.sources.benchmarks import Benchmark, load_benchmark
 from data_prep.sources.mmeb_eval import EvalSet, load_sets
+from pipeline.allocator import keep_freed_memory
 from pipeline.evaluate import attention, plots, report
 from pipeline.evaluate.mmeb import score_sets
 from pipeline.evaluate.open import open_checkpoint
@@ -29,6 +30,7 @@ EMBEDDED = Path("work/data")
 def main(argv: list[str] | None = None) -> int:
     """Run the evaluation; returns the exit status (2: bad input, said so on standard error)."""
     args = _parser().parse_args(argv)
+    keep_freed_memory()
     try:
         return run(args)
     except DataError as error:

@@ -7,6 +7,8 @@ machine without a GPU, this process makes way for a launcher with as many as CRE
 import os
 import sys
 
+from pipeline.allocator import keep_freed_memory
+
 RANKS_VARIABLE = "CREM_CPU_RANKS"
 """Environment variable that states the number of ranks on a CPU machine; 2 where it is not set."""
 RELAUNCHED = "CREM_RELAUNCHED"
@@ -20,6 +22,7 @@ def main(argv: list[str]) -> int:
     wanted = int(os.environ.get(RANKS_VARIABLE, "2"))
     if wanted > 1 and _one_cpu_rank_by_default():
         _relaunch(argv, wanted)
+    keep_freed_memory()
     from pipeline.train.__main__ import main as train
 
     return train(argv)
@@ -39,9 +42,6 @@ def _relaunch(argv: list[str], ranks: int) -> None:
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(name, None)
     os.environ[RELAUNCHED] = "1"
-    # glibc otherwise hands large tensors back to the kernel and faults them in again at every step: over a quarter of the time, measured
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2**25))
     script = os.path.abspath(sys.argv[0])
     port = str(_free_port())
     sys.stdout.flush()
