@@ -35,8 +35,9 @@ class ModelSettings(Settings):
 
     checkpoint: str = "work/crem-init"
     """Checkpoint folder or hub id with chorus tokens (`python -m pipeline.model chorus`)."""
-    attention: Literal["sdpa"] = "sdpa"
-    """transformers' attention implementation. The compression mask is boolean; eager attention would add it and hide nothing."""
+    attention: Literal["sdpa", "two_causal"] = "sdpa"
+    """How the language model attends: sdpa under a dense boolean mask of row_tokens x row_tokens a row, or the same rule as plain causal
+    attentions without a mask, for long rows. (Eager attention would add a boolean mask and hide nothing.)"""
     gradient_checkpointing: bool = False
     """Keep only each layer's input and compute the rest again in the backward pass: less memory, about a third more time."""
     train: Literal["full", "lora"] = "full"

@@ -61,8 +61,9 @@ def learning(shards, checkpoint, layouts: dict) -> dict[str, dict]:
 
 
 def run_all(scenarios: dict[str, dict], world: int, folder) -> dict[str, dict]:
-    """Results by name; one group of processes runs them one after another."""
-    return dict(zip(scenarios, run_ranks(list(scenarios.values()), world, folder), strict=True))
+    """Results by name; one group of processes runs them one after another. Ranks may be more than cores, and the machine busy."""
+    timeout = 120 + 20 * world * len(scenarios)
+    return dict(zip(scenarios, run_ranks(list(scenarios.values()), world, folder, timeout), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ def test_balance_of_the_losses_is_the_same_for_any_ranks_and_chunks(runs, shards
     scenarios = {
         f"{stage} {chunk_tokens} {i}": scenario(stage, config(shards, checkpoint, chunk_tokens, **part))
         for stage in (1, 2, 3)
-        for chunk_tokens in (256, 512, 1024, 16384)
+        for chunk_tokens in ((256, 16384) if world == 4 else (256, 512, 1024, 16384))
         for i, part in enumerate(PARTS)
     }
     found, reference = run_all(scenarios, world, tmp_path), norms(runs, "reference")
