@@ -5,8 +5,8 @@ CREM's rule (`model.mask`) falls into two parts, each of them causal over a subs
     first    context and chorus attend over all tokens of the document up to themselves
     second   where z = 1, prompt and answer attend over the document without its context up to themselves: [chorus, prompt, answer]
 
-The chorus stands in both, as query where it belongs and as key in either. (Compressed decoding does the same in time: the chorus's keys stay
-in the cache, the context's leave it.) So a forward over packed rows is a list of pieces, each a square causal attention, and needs no
+The chorus stands in both, as query where it belongs and as key in either. (Compressed decoding does the same in time: the chorus's keys
+stay in the cache, the context's leave it.) So a forward over packed rows is a list of pieces, each a square causal attention, and needs no
 T x T mask: memory grows with the tokens, work with the sum of the pieces' squared lengths, and sdpa may choose its flash kernels, which
 take no mask. Pieces of like length run in one call, padded at the end, where causal attention never looks.
 
@@ -50,8 +50,8 @@ def cut(roles_RT: Tensor, documents_RT: Tensor, compressed_RT: Tensor) -> Pieces
     Padding is a document like any other, so that no token is without output. Lengths are read by the host: on a GPU it waits for the
     batch once per forward.
     """
-    roles_N, documents_N, compressed_N = roles_RT.flatten(), documents_RT.flatten(), compressed_RT.flatten()
-    reader_N = compressed_N & (roles_N >= Role.PROMPT)
+    roles_N = roles_RT.flatten()
+    reader_N = compressed_RT.flatten() & (roles_N >= Role.PROMPT)
     owner_N = _owners(documents_RT)
     place_N = torch.arange(len(owner_N), device=owner_N.device)
     # the first piece of a document ends with the last token that asks it anything
