@@ -35,8 +35,9 @@ class ModelSettings(Settings):
 
     checkpoint: str = "work/crem-init"
     """Checkpoint folder or hub id with chorus tokens (`python -m pipeline.model chorus`)."""
-    attention: Literal["sdpa"] = "sdpa"
-    """transformers' attention implementation. The compression mask is boolean; eager attention would add it and hide nothing."""
+    attention: Literal["sdpa", "two_causal"] = "sdpa"
+    """How the language model attends: sdpa under a dense boolean mask of row_tokens x row_tokens a row, or the same rule as plain causal
+    attentions without a mask, for long rows. (Eager attention would add a boolean mask and hide nothing.)"""
     gradient_checkpointing: bool = False
     """Keep only each layer's input and compute the rest again in the backward pass: less memory, about a third more time."""
     train: Literal["full", "lora"] = "full"
@@ -120,7 +121,10 @@ class LossSettings(Settings):
     """InfoNCE temperature [the paper does not state it; 0.02 is the field's value]."""
     learn_temperature: bool = False
     """Learn the temperature from that start on (CLIP): one parameter, without weight decay; never under 0.01. It is a logarithm and moves
-    by about optim.learning_rate a step: with rates under 1e-4 it stays close to where it starts."""
+    by about its rate a step: with rates under 1e-4 it stays close to where it starts."""
+    temperature_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate of that logarithm, on the schedule of all other weights; None: theirs (optim.learning_rate). Fine-tuning at 1e-5
+    would take 1e-3 or so here."""
     margin: float | None = Field(default=None, ge=-2, le=2)
     """Leave out a negative whose cosine to the query exceeds the positive's by more than this: probably an unlabelled match. None: off.
     0.1 takes out the obvious ones; under zero it also takes near misses (as long as all embeddings are alike, that is every negative,
@@ -132,6 +136,11 @@ class LossSettings(Settings):
 
     @model_validator(mode="after")
     def _learnt_temperature_in_range(self) -> "LossSettings":
+        if self.temperature_rate is not None and not self.learn_temperature:
+            raise ValueError(
+                f"loss.temperature_rate = {self.temperature_rate}, but the temperature is fixed: "
+                "switch loss.learn_temperature on, or leave loss.temperature_rate out"
+            )
         if self.learn_temperature and self.temperature < 0.01:
             raise ValueError(
                 f"loss.temperature = {self.temperature} with loss.learn_temperature: a learnt temperature is held at 0.01 or above, "

@@ -14,11 +14,13 @@ from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel
 
 from data_prep.checkpoint import load_config
 from pipeline.batches.batch import PackedBatch
+from pipeline.model import two_causal
 from pipeline.model.chorus_rows import ChorusRows, embed_chorus
 from pipeline.model.family import language_inputs
 from pipeline.model.heads import AnswerLoss, LearntTemperature
 from pipeline.model.mask import compression_mask
 from pipeline.model.pooling import pool_chorus
+from pipeline.model.two_causal import Pieces
 
 
 class Crem(nn.Module):
@@ -58,23 +60,37 @@ class Crem(nn.Module):
         embeds_RTD = model.get_input_embeddings()(batch.ids)
         if self.chorus is not None:
             embeds_RTD = embed_chorus(self.chorus(), self.chorus.token_ids, batch.ids, embeds_RTD)
-        mask = compression_mask(batch.roles, batch.documents, batch.compressed)
         return model.language_model(
             **language_inputs(self.backbone, embeds_RTD, batch),
-            attention_mask=mask,
+            **self._who_sees_whom(batch),
             position_ids=batch.positions,
             past_key_values=cache,
             use_cache=cache is not None,
         ).last_hidden_state
 
+    def _who_sees_whom(self, batch: PackedBatch) -> dict[str, Tensor | Pieces | None]:
+        """The compression rule in the form that the language model's attention takes it, as keyword arguments."""
+        rule = (batch.roles, batch.documents, batch.compressed)
+        if self.backbone.model.language_model.config._attn_implementation == two_causal.NAME:
+            # what the language model does not know it hands on to its layers, and they to the attention
+            return {"attention_mask": None, "pieces": two_causal.cut(*rule)}
+        return {"attention_mask": compression_mask(*rule)}
+
 
 def load_backbone(checkpoint: str | Path, dtype: torch.dtype | str = "auto", attention: str = "sdpa") -> PreTrainedModel:
     """Open a checkpoint folder or hub id: safetensors only, no remote code.
+
+    Args:
+        attention: of the language model; the vision tower, where every image token sees its whole image, keeps sdpa.
 
     Raises:
         DataError: there is no such checkpoint, or its family is not supported.
     """
     load_config(checkpoint)  # refuses before any weight is read
     return AutoModelForImageTextToText.from_pretrained(
-        str(checkpoint), dtype=dtype, attn_implementation=attention, use_safetensors=True, trust_remote_code=False
+        str(checkpoint),
+        dtype=dtype,
+        attn_implementation={"": "sdpa", "text_config": attention, "vision_config": "sdpa"},
+        use_safetensors=True,
+        trust_remote_code=False,
     )

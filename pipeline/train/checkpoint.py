@@ -27,7 +27,7 @@ MANIFEST = "manifest.json"
 TAG = "state"
 CHUNKING = {"batch.row_tokens", "batch.chunk_tokens"}
 """Settings that say which sequences share a forward pass."""
-LAYOUT_ONLY = {"deepspeed", "model.gradient_checkpointing", "data.shards", "data.verify"} | CHUNKING
+LAYOUT_ONLY = {"deepspeed", "model.attention", "model.gradient_checkpointing", "data.shards", "data.verify"} | CHUNKING
 """Settings that change how a step is computed but not its result; they may differ at resume. (Of the data, the digest is compared.)"""
 
 

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 
 import deepspeed
@@ -19,8 +20,9 @@ from data_prep.samples import DataError
 from pipeline import comm
 from pipeline.batches.batch import PackedBatch
 from pipeline.config import RunConfig
-from pipeline.model.crem import load_backbone
+from pipeline.model.crem import Crem, load_backbone
 from pipeline.model.trainable import make_trainable, plain_weights
+from pipeline.train import frozen
 
 OWNED = {
     "train_batch_size": "batch.pairs",
@@ -31,6 +33,9 @@ OWNED = {
     "scheduler": "optim.schedule",
 }
 """Keys of a DeepSpeed config that the run config owns, and where."""
+
+RATE_SHARE = "rate_share"
+"""A parameter group's learning rate in units of the step's; groups without it take that one."""
 
 KNOWN = {"zero_optimization", "bf16", "aio", "wall_clock_breakdown", "comms_logger", "flops_profiler"}
 """Top-level keys accepted in the JSON; DeepSpeed itself ignores a misspelt one without a word."""
@@ -95,7 +100,7 @@ class Engine:
         if config.model.gradient_checkpointing:
             self.model.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, config.optim.weight_decay),
+            parameter_groups(self.model, config.optim.weight_decay, temperature_share(config)),
             lr=config.optim.learning_rate,
             betas=(config.optim.beta1, config.optim.beta2),
         )
@@ -115,20 +120,36 @@ class Engine:
 
     def step(self, learning_rate: float) -> tuple[float, bool]:
         """Clip and update; returns the gradient norm before clipping, and whether DeepSpeed applied the step."""
-        for group in self.engine.optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_rates(self.engine.optimizer, learning_rate)
         self.engine.step()
         return float(self.engine.get_global_grad_norm() or 0.0), bool(self.engine.was_step_applied())
 
     def save(self, folder: Path, tag: str) -> None:
-        """Write this rank's share of weights and optimizer state (collective)."""
-        self.engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
+        """Write this rank's share of the weights that train, and of the optimizer's state (collective).
+
+        Frozen weights stay in the checkpoint that the run started from; their digest is written in their place.
+        """
+        client_state = {frozen.DIGEST: self._frozen_digest}
+        self.engine.save_checkpoint(str(folder), tag=tag, client_state=client_state, save_latest=False, exclude_frozen_parameters=True)
 
     def load(self, folder: Path, tag: str) -> None:
-        """Read back what `save` wrote (collective); the caller has verified every file's digest."""
-        loaded, _ = self.engine.load_checkpoint(str(folder), tag=tag)
+        """Read back what `save` wrote (collective); the caller has verified every file's digest.
+
+        Raises:
+            DataError: there is nothing to load, or the frozen weights of this model are not those of the run that was saved.
+        """
+        loaded, client_state = self.engine.load_checkpoint(str(folder), tag=tag, custom_load_fn=frozen.load_trained)
         if loaded is None:
             raise DataError(f"{folder}/{tag}: DeepSpeed found nothing to load")
+        same = client_state.get(frozen.DIGEST) == self._frozen_digest
+        # a rank that stopped alone would leave the others waiting
+        if problem := comm.agree(None if same else frozen.other_weights(folder)):
+            raise DataError(problem)
+
+    @cached_property
+    def _frozen_digest(self) -> str:
+        """Of this rank's share; they are frozen, so once is enough."""
+        return frozen.digest(self.model)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter as a plain checkpoint has it (`plain_weights`), whole, one at a time (collective)."""
@@ -147,11 +168,33 @@ def gather(parameters: list[torch.nn.Parameter]) -> deepspeed.zero.GatheredParam
     return deepspeed.zero.GatheredParameters(partitioned, enabled=bool(partitioned))
 
 
-def parameter_groups(model: torch.nn.Module, weight_decay: float) -> list[dict]:
-    """Matrices with weight decay, vectors (biases, norms) without; no empty group, which DeepSpeed would drop silently."""
-    named = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def parameter_groups(model: Crem, weight_decay: float, temperature_share: float | None = None) -> list[dict]:
+    """Matrices with weight decay, vectors (biases, norms) without; no empty group, which DeepSpeed would drop silently.
+
+    Args:
+        temperature_share: the learnt temperature's rate in units of the others', which gives it a group of its own; None: one of
+            the vectors.
+    """
+    own = [] if temperature_share is None else [model.temperature.log_scale]
+    named = [parameter for parameter in model.parameters() if parameter.requires_grad and all(parameter is not p for p in own)]
     # under ZeRO-3 a partitioned parameter's own shape is flat; ds_shape keeps the real one
     matrices = [p for p in named if len(getattr(p, "ds_shape", p.shape)) > 1]
     vectors = [p for p in named if len(getattr(p, "ds_shape", p.shape)) <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+        {"params": own, "weight_decay": 0.0, RATE_SHARE: temperature_share},
+    ]
     return [group for group in groups if group["params"]]
+
+
+def temperature_share(config: RunConfig) -> float | None:
+    """loss.temperature_rate in units of optim.learning_rate, None where it is not set."""
+    rate = config.loss.temperature_rate
+    return None if rate is None else rate / config.optim.learning_rate
+
+
+def set_rates(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """The rate of this step, in every group its own share of it."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate * group.get(RATE_SHARE, 1.0)

@@ -2,7 +2,9 @@
 
 Reads the token counts of the first steps of a recipe on prepared shards, as every rank would get them, and lays them out twice: in packed
 rows, as training does, and as usual in rows of one sequence, each chunk (of the same number of places) padded to its longest. Prints the
-share of places that hold padding, over all ranks and steps together. Words after these go to the recipe: --batch.row-tokens 512.
+share of places that hold padding, over all ranks and steps together, tokens a step, and the longest sequence. Words after these go to the
+recipe: --batch.row-tokens 512. Rows of several times the usual sequence leave little padding; what they cost under the dense mask
+(tests.benchmarks.attention), model.attention = two_causal spares.
 """
 
 import argparse
@@ -27,14 +29,16 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--ranks", type=int, default=2)
     args, overrides = parser.parse_known_args(argv)
     config = parse([args.recipe, "--data.shards", str(args.shards), *overrides]).config
-    tokens, packed, padded, worst = 0, 0, 0, 0.0
+    tokens, packed, padded, longest, worst = 0, 0, 0, 0, 0.0
     for lengths_of_ranks in step_lengths(config, ShardReader(args.shards, Encoder(args.checkpoint)), args.steps, args.ranks):
         own = sum(map(sum, lengths_of_ranks))
         places = sum(packed_places(lengths, config) for lengths in lengths_of_ranks)
         tokens, packed, worst = tokens + own, packed + places, max(worst, 1 - own / places)
+        longest = max(longest, *map(max, lengths_of_ranks))
         padded += sum(padded_places(lengths, config.batch.chunk_tokens) for lengths in lengths_of_ranks)
     size = f"rows of {config.batch.row_tokens} in chunks of {config.batch.chunk_tokens}"
     print(f"{args.recipe}: {args.steps} steps, {args.ranks} ranks, {tokens:,} tokens; {size}")
+    print(f"tokens a step, all ranks:         {tokens // args.steps:,}   (longest sequence {longest})")
     print(f"padding, packed rows:             {100 * (1 - tokens / packed):5.2f} %   (worst step {100 * worst:.2f} %)")
     print(f"padding, one sequence a row:      {100 * (1 - tokens / padded):5.2f} %")
 

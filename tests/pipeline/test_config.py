@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import WATCHING, RunConfig
+from pipeline.config import WATCHING, LossSettings, RunConfig
 from pipeline.recipes import RECIPES
 from pipeline.train.cli import parse
 
@@ -102,6 +102,7 @@ INVALID = [
     ("data.verify", "perhaps"),
     ("loss.symmetric", 2),
     ("loss.learn_temperature", 2),
+    *[("loss.temperature_rate", value) for value in (0, -1e-3, NAN, INF, "fast")],
     ("model.attention", "flash"),
     ("model.attention", "eager"),
     ("model.train", "adapters"),
@@ -151,7 +152,7 @@ def test_a_misspelt_option_is_refused(path: tuple[str, ...], capsys) -> None:
 
 
 def test_every_plain_field_is_in_the_table() -> None:
-    special = {"data.weights", "data.verify", "loss.symmetric", "loss.learn_temperature", "chorus.elastic"}
+    special = {"data.weights", "data.verify", "loss.symmetric", "loss.learn_temperature", "loss.temperature_rate", "chorus.elastic"}
     special |= {"model.attention", "model.gradient_checkpointing", "model.freeze_vision"}
     special |= {"model.lora.rank", "model.lora.alpha", "model.lora.dropout"}
     names = {".".join(path) for path in paths() if path[0] != "track"}
@@ -211,6 +212,12 @@ def test_adapters_are_set_where_they_train() -> None:
     with pytest.raises(SystemExit) as stop:
         parse(["tiny", *words])
     assert stop.value.code == 2
+
+
+def test_a_rate_of_the_temperature_needs_one_that_is_learnt() -> None:
+    assert parse(["--loss.learn-temperature", "--loss.temperature-rate", "1e-3"]).config.loss.temperature_rate == 1e-3
+    with pytest.raises(ValueError, match=r"loss.temperature_rate = 0.001, but the temperature is fixed: switch loss.learn_temperature on"):
+        LossSettings(temperature_rate=1e-3)
 
 
 def test_a_learnt_temperature_starts_in_its_range(capsys) -> None:

@@ -1,8 +1,12 @@
 """Adapters and chorus on two ZeRO-3 ranks: only they train, a checkpoint goes on bit for bit, and the export is the adapted model."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from ranks import run_ranks
+from safetensors.torch import load_file, save_file
 
 from pipeline.batches.batch import PackedBatch
 from pipeline.model.crem import Crem, load_backbone
@@ -11,10 +15,9 @@ STEPS = 4
 
 
 @pytest.fixture(scope="module")
-def runs(shards, checkpoint, tmp_path_factory):
-    """Four steps with dropout: straight through and exported; through a checkpoint; with gradient checkpointing."""
-    folder = tmp_path_factory.mktemp("lora")
-    config = {
+def config(shards, checkpoint) -> dict:
+    """Four steps with dropout, in several chunks."""
+    return {
         "steps": STEPS,
         "model": {"checkpoint": str(checkpoint), "train": "lora", "lora": {"rank": 4, "alpha": 8, "dropout": 0.2}},
         "data": {"shards": str(shards)},
@@ -23,25 +26,73 @@ def runs(shards, checkpoint, tmp_path_factory):
         # high enough that adapters merged wrongly would be seen
         "optim": {"learning_rate": 3e-2, "warmup_share": 0.0},
     }
+
+
+@pytest.fixture(scope="module")
+def runs(config, checkpoint, tmp_path_factory):
+    """Straight through and exported; through a checkpoint; with gradient checkpointing; through a checkpoint onto other frozen weights."""
+    folder = tmp_path_factory.mktemp("lora")
+    other = folder / "other"
+    shutil.copytree(checkpoint, other)
+    weights = load_file(other / "model.safetensors")
+    weights["model.layers.0.self_attn.q_proj.weight"][0, 0] += 1e-6
+    save_file(weights, other / "model.safetensors", metadata={"format": "pt"})
     recomputing = config | {"model": config["model"] | {"gradient_checkpointing": True}}
-    scenarios = [
-        {"stage": 3, "config": config, "export": str(folder / "export")},
-        {"stage": 3, "config": config, "restart": 2},
-        {"stage": 3, "config": recomputing},
-    ]
-    names = ["straight", "resumed", "recomputing"]
-    return dict(zip(names, run_ranks(scenarios, 2, folder), strict=True)) | {"export": folder / "export"}
+    scenarios = {
+        "straight": {"stage": 3, "config": config, "export": str(folder / "export")},
+        "resumed": {"stage": 3, "config": config, "restart": 2},
+        "recomputing": {"stage": 3, "config": recomputing},
+        "elsewhere": {"stage": 3, "config": config, "restart": 1, "from": str(other)},
+    }
+    found = run_ranks(list(scenarios.values()), 2, folder)
+    return dict(zip(scenarios, found, strict=True)) | {"export": folder / "export", "saved": folder / "2-1.saved" / "state"}
 
 
 def losses(run: dict) -> list[tuple]:
     return [(r["loss"], r["retrieval_loss"], r["generation_loss"], r["grad_norm"]) for r in run["results"]]
 
 
+def check_resumed(straight: dict, resumed: dict) -> None:
+    assert all(result["chunks"] > 1 and result["applied"] for result in straight["results"])
+    assert losses(resumed) == losses(straight)
+    assert all(resumed["weights"][name].equal(weight) for name, weight in straight["weights"].items())
+
+
+def check_saved(folder: Path, files: int) -> None:
+    """Adapters and chorus, and no frozen weight but tied ones: DeepSpeed leaves a parameter out under its first name only."""
+    paths = sorted(folder.glob("*model_states.pt"))
+    assert len(paths) == files
+    for path in paths:
+        state = torch.load(path, weights_only=False)
+        assert state["frozen_param_fragments"] is None
+        held = state["module"].keys() - {"backbone.lm_head.weight", "answer_loss.weight"}
+        assert held and all(".lora_" in name or name == "chorus.rows" for name in held)
+        assert len(state["frozen_weights_sha256"]) == 64
+
+
 def test_resume_is_bitwise_the_straight_run(runs):
     """With dropout in several chunks: masks come from (seed, step, rank, chunk), not from what was drawn before."""
-    assert all(result["chunks"] > 1 and result["applied"] for result in runs["straight"]["results"])
-    assert losses(runs["resumed"]) == losses(runs["straight"])
-    assert all(runs["resumed"]["weights"][name].equal(weight) for name, weight in runs["straight"]["weights"].items())
+    check_resumed(runs["straight"], runs["resumed"])
+
+
+def test_a_checkpoint_holds_what_trains_alone(runs):
+    check_saved(runs["saved"], files=2)
+    # under ZeRO-3 even tied weights are empty placeholders
+    state = torch.load(min(runs["saved"].glob("*model_states.pt")), weights_only=False)
+    assert not any(weight.numel() for weight in state["module"].values())
+
+
+@pytest.mark.slow
+def test_the_same_under_zero_2(config, tmp_path):
+    straight, resumed = run_ranks([{"stage": 2, "config": config}, {"stage": 2, "config": config, "restart": 2}], 2, tmp_path)
+    check_resumed(straight, resumed)
+    check_saved(tmp_path / "2-1.saved" / "state", files=1)
+
+
+def test_other_frozen_weights_are_refused(runs):
+    """One number of one frozen matrix differs by a millionth, on one rank's share of it; every rank stops."""
+    assert len(runs["elsewhere"]["results"]) == 1
+    assert "frozen weights were not those that model.checkpoint holds now" in runs["elsewhere"]["refused"]
 
 
 def test_gradient_checkpointing_draws_the_same_masks(runs):

@@ -17,6 +17,7 @@ LAYOUTS = {
     "2 ranks, ZeRO-2, chunks": (2, 2, "chunked"),
     "2 ranks, ZeRO-1": (2, 1, "whole"),
     "2 ranks, ZeRO-3, elastic chorus": (2, 3, "elastic chunked"),
+    "2 ranks, ZeRO-3, two causal attentions": (2, 3, "two causal"),
     "1 rank, plain PyTorch, chunks": (1, None, "chunked"),
 }
 
@@ -26,6 +27,9 @@ def runs(shards, checkpoint, tmp_path_factory):
     """Results by layout, and the reference; one pair of processes runs all two-rank layouts."""
     folder = tmp_path_factory.mktemp("zero")
     configs = {"whole": _config(shards, checkpoint, 16384), "chunked": _config(shards, checkpoint, 512)}
+    # the reference attends under the dense mask; recomputed layers must be handed the same pieces again
+    model = configs["whole"]["model"] | {"attention": "two_causal", "gradient_checkpointing": True}
+    configs["two causal"] = configs["chunked"] | {"model": model}
     configs |= {f"elastic {name}": config | {"chorus": {"elastic": [1, 2, 4]}} for name, config in configs.items()}
     out = {}
     for world in (1, 2):

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from data_prep.encode import Encoder
+from data_prep.samples import DataError
 from pipeline import comm
 from pipeline.batches.batch import PackedBatch
 from pipeline.batches.collate import Collator
@@ -16,7 +17,14 @@ from pipeline.batches.reader import ShardReader
 from pipeline.config import RunConfig
 from pipeline.model.crem import load_backbone
 from pipeline.model.trainable import make_trainable, plain_weights
-from pipeline.train.engine import Engine, init_distributed, load_deepspeed_config, parameter_groups
+from pipeline.train.engine import (
+    Engine,
+    init_distributed,
+    load_deepspeed_config,
+    parameter_groups,
+    set_rates,
+    temperature_share,
+)
 from pipeline.train.export import export
 from pipeline.train.schedule import learning_rate
 from pipeline.train.step import train_step
@@ -29,7 +37,7 @@ class PlainEngine:
         backbone = load_backbone(config.model.checkpoint, torch.float32)
         self.model = make_trainable(backbone, config.model, config.seed, learn_temperature=config.loss.learn_temperature).train()
         self.clip = config.optim.clip
-        groups = parameter_groups(self.model, config.optim.weight_decay)
+        groups = parameter_groups(self.model, config.optim.weight_decay, temperature_share(config))
         self.optimizer = torch.optim.AdamW(groups, betas=(config.optim.beta1, config.optim.beta2))
 
     def forward(self, batch: PackedBatch):
@@ -39,8 +47,7 @@ class PlainEngine:
         loss.backward()
 
     def step(self, rate: float) -> tuple[float, bool]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_rates(self.optimizer, rate)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -67,8 +74,8 @@ def build(scenario: dict, config: RunConfig):
 def run(scenario: dict) -> dict:
     """Train a few steps; returns losses, the number of chunks, gradient norms and final weights.
 
-    "poison": the step in which rank 0 reads NaN; "restart": the step before which the engine is saved, built anew and loaded; "export":
-    where to export to at the end.
+    "poison": the step in which rank 0 reads NaN; "restart": the step before which the engine is saved, built anew and loaded, "from":
+    on which checkpoint it is then built, if on another; "export": where to export to at the end.
     """
     config = RunConfig.model_validate(scenario["config"])
     engine = build(scenario, config)
@@ -85,8 +92,12 @@ def run(scenario: dict) -> dict:
             folder = Path(scenario["out"]).with_suffix(".saved")
             engine.save(folder, "state")
             comm.barrier()
-            engine = build(scenario, config)
-            engine.load(folder, "state")
+            model = config.model.model_copy(update={"checkpoint": scenario.get("from", config.model.checkpoint)})
+            engine = build(scenario, config.model_copy(update={"model": model}))
+            try:
+                engine.load(folder, "state")
+            except DataError as error:
+                return {"results": results, "refused": str(error)}
         before = _weights(engine) if poisoned else {}
         rate = learning_rate(config.optim, number, config.steps)
         result = train_step(engine, work, loader.blank(), config.loss, rate, "cpu", (config.seed, number))
