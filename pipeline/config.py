@@ -122,9 +122,6 @@ class LossSettings(Settings):
     learn_temperature: bool = False
     """Learn the temperature from that start on (CLIP): one parameter, without weight decay; never under 0.01. It is a logarithm and moves
     by about its rate a step: with rates under 1e-4 it stays close to where it starts."""
-    temperature_rate: float | None = Field(default=None, gt=0)
-    """Peak learning rate of that logarithm, on the schedule of all other weights; None: theirs (optim.learning_rate). Fine-tuning at 1e-5
-    would take 1e-3 or so here."""
     margin: float | None = Field(default=None, ge=-2, le=2)
     """Leave out a negative whose cosine to the query exceeds the positive's by more than this: probably an unlabelled match. None: off.
     0.1 takes out the obvious ones; under zero it also takes near misses (as long as all embeddings are alike, that is every negative,
@@ -136,11 +133,6 @@ class LossSettings(Settings):
 
     @model_validator(mode="after")
     def _learnt_temperature_in_range(self) -> "LossSettings":
-        if self.temperature_rate is not None and not self.learn_temperature:
-            raise ValueError(
-                f"loss.temperature_rate = {self.temperature_rate}, but the temperature is fixed: "
-                "switch loss.learn_temperature on, or leave loss.temperature_rate out"
-            )
         if self.learn_temperature and self.temperature < 0.01:
             raise ValueError(
                 f"loss.temperature = {self.temperature} with loss.learn_temperature: a learnt temperature is held at 0.01 or above, "
@@ -149,11 +141,26 @@ class LossSettings(Settings):
         return self
 
 
+class RateSettings(Settings):
+    """Peak learning rates of parts of the model, on the schedule of all other weights; None: theirs (optim.learning_rate)."""
+
+    embedding: float | None = Field(default=None, gt=0)
+    """Token embeddings and, tied or not, the output head. From random weights a small model's wide distribution over words is what it
+    learns last at the rate that suits its layers."""
+    vision: float | None = Field(default=None, gt=0)
+    """The vision tower and its merger; the field often takes a tenth of the language model's."""
+    chorus: float | None = Field(default=None, gt=0)
+    """The chorus tokens' embeddings where they train on their own (model.train lora); otherwise they are rows of the embedding."""
+    temperature: float | None = Field(default=None, gt=0)
+    """The logarithm of a learnt temperature (loss.learn_temperature); fine-tuning at 1e-5 would take 1e-3 or so here."""
+
+
 class OptimSettings(Settings):
     """AdamW and its schedule."""
 
     learning_rate: float = Field(default=1e-5, gt=0)
     """Peak learning rate."""
+    rates: RateSettings = RateSettings()
     warmup_share: float = Field(default=0.03, ge=0, lt=1)
     """Share of all steps over which the rate rises linearly from zero."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
@@ -213,6 +220,20 @@ class RunConfig(Settings):
     """The optimizer."""
     track: TrackSettings = TrackSettings()
     """MLflow."""
+
+    @model_validator(mode="after")
+    def _rates_of_what_trains(self) -> "RunConfig":
+        lora, rates = self.model.train == "lora", self.optim.rates
+        idle = {
+            "embedding": (lora, "model.train = lora freezes the embedding"),
+            "vision": (lora or self.model.freeze_vision, "the vision tower is frozen"),
+            "chorus": (not lora, "with model.train = full the chorus trains as rows of the embedding"),
+            "temperature": (not self.loss.learn_temperature, "the temperature is fixed (loss.learn_temperature)"),
+        }
+        for part, (wrong, why) in idle.items():
+            if wrong and getattr(rates, part) is not None:
+                raise ValueError(f"optim.rates.{part} = {getattr(rates, part)}, but {why}: change that, or leave optim.rates.{part} out")
+        return self
 
     def content(self) -> dict:
         """What the result depends on, JSON-ready: everything but where it is written, how often, and how it is watched."""

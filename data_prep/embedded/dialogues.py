@@ -17,7 +17,7 @@ from data_prep.embedded.sampling import sample
 from data_prep.embedded.scenes import Part, Scene, caption
 
 REQUESTS = ("Describe the image.", "What is shown in the image?", "Write a caption for the image.")
-_KINDS = {"single": 10, "pair": 5, "group": 3, "glyph": 1, "field": 1}
+_KINDS = {"single": 9, "group": 7, "pair": 3, "glyph": 1, "field": 0.5}
 _FORMS = {"choice": 5, "yes or no": 1, "open": 2}
 _CAPTIONED = 0.35
 """Share of the conversations that are a caption."""

@@ -29,7 +29,7 @@ _RGB = dict(
         strict=True,
     )
 )
-_DIAMETER = {"small": 15, "large": 25}
+_DIAMETER = {"small": 17, "large": 26}
 _FINE = 8  # masks are drawn this much larger and reduced, for smooth edges
 
 

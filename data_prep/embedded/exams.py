@@ -50,7 +50,7 @@ def open_ended(rows: int, seed: int) -> list[Row]:
 
 def _choice_row(index: int, rng: Random) -> Row:
     part = Part.OOD if index % 4 == 3 else Part.IND
-    kind = rng.choices(["single", "pair", "group", "glyph"], [5, 3, 1, 1])[0]
+    kind = rng.choices(["single", "group", "pair", "glyph"], [4, 3, 2, 1])[0]
     letter = "ABCD"[(index + index // 4) % 4]  # moved on by one after each four, or all OOD rows would have one letter
     number = 3 if index % 8 == 5 and letter != "D" else 4
     for _ in count():

@@ -74,7 +74,7 @@ def train_pairs(task: Task, rows: int, seed: int) -> Iterator[Pair]:
 
 
 def _retrieval_scene(rng: Random, part: Part) -> Scene:
-    return sample(rng.choices(["pair", "single", "group"], [5, 4, 1])[0], part, rng)
+    return sample(rng.choices(["pair", "single", "group"], [5, 3, 2])[0], part, rng)
 
 
 def _told(scene: Scene, rng: Random) -> str:

@@ -20,9 +20,10 @@ from data_prep.samples import DataError
 from pipeline import comm
 from pipeline.batches.batch import PackedBatch
 from pipeline.config import RunConfig
-from pipeline.model.crem import Crem, load_backbone
+from pipeline.model.crem import load_backbone
 from pipeline.model.trainable import make_trainable, plain_weights
 from pipeline.train import frozen
+from pipeline.train.groups import parameter_groups, rate_shares, set_rates
 
 OWNED = {
     "train_batch_size": "batch.pairs",
@@ -33,9 +34,6 @@ OWNED = {
     "scheduler": "optim.schedule",
 }
 """Keys of a DeepSpeed config that the run config owns, and where."""
-
-RATE_SHARE = "rate_share"
-"""A parameter group's learning rate in units of the step's; groups without it take that one."""
 
 KNOWN = {"zero_optimization", "bf16", "aio", "wall_clock_breakdown", "comms_logger", "flops_profiler"}
 """Top-level keys accepted in the JSON; DeepSpeed itself ignores a misspelt one without a word."""
@@ -100,7 +98,7 @@ class Engine:
         if config.model.gradient_checkpointing:
             self.model.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         optimizer = torch.optim.AdamW(
-            parameter_groups(self.model, config.optim.weight_decay, temperature_share(config)),
+            parameter_groups(self.model, config.optim.weight_decay, rate_shares(config)),
             lr=config.optim.learning_rate,
             betas=(config.optim.beta1, config.optim.beta2),
         )
@@ -166,35 +164,3 @@ def gather(parameters: list[torch.nn.Parameter]) -> deepspeed.zero.GatheredParam
     """A context in which parameters that ZeRO-3 has partitioned are whole on every rank (collective)."""
     partitioned = [parameter for parameter in parameters if hasattr(parameter, "ds_id")]
     return deepspeed.zero.GatheredParameters(partitioned, enabled=bool(partitioned))
-
-
-def parameter_groups(model: Crem, weight_decay: float, temperature_share: float | None = None) -> list[dict]:
-    """Matrices with weight decay, vectors (biases, norms) without; no empty group, which DeepSpeed would drop silently.
-
-    Args:
-        temperature_share: the learnt temperature's rate in units of the others', which gives it a group of its own; None: one of
-            the vectors.
-    """
-    own = [] if temperature_share is None else [model.temperature.log_scale]
-    named = [parameter for parameter in model.parameters() if parameter.requires_grad and all(parameter is not p for p in own)]
-    # under ZeRO-3 a partitioned parameter's own shape is flat; ds_shape keeps the real one
-    matrices = [p for p in named if len(getattr(p, "ds_shape", p.shape)) > 1]
-    vectors = [p for p in named if len(getattr(p, "ds_shape", p.shape)) <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-        {"params": own, "weight_decay": 0.0, RATE_SHARE: temperature_share},
-    ]
-    return [group for group in groups if group["params"]]
-
-
-def temperature_share(config: RunConfig) -> float | None:
-    """loss.temperature_rate in units of optim.learning_rate, None where it is not set."""
-    rate = config.loss.temperature_rate
-    return None if rate is None else rate / config.optim.learning_rate
-
-
-def set_rates(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """The rate of this step, in every group its own share of it."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group.get(RATE_SHARE, 1.0)

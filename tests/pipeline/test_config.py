@@ -1,6 +1,7 @@
 """The configuration refuses whatever makes no sense, and says which field to change."""
 
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config import WATCHING, LossSettings, RunConfig
+from pipeline.config import WATCHING, RateSettings, RunConfig
 from pipeline.recipes import RECIPES
 from pipeline.train.cli import parse
 
@@ -102,7 +103,7 @@ INVALID = [
     ("data.verify", "perhaps"),
     ("loss.symmetric", 2),
     ("loss.learn_temperature", 2),
-    *[("loss.temperature_rate", value) for value in (0, -1e-3, NAN, INF, "fast")],
+    *[(f"optim.rates.{part}", value) for part in RateSettings.model_fields for value in (0, -1e-3, NAN, INF, "fast")],
     ("model.attention", "flash"),
     ("model.attention", "eager"),
     ("model.train", "adapters"),
@@ -152,11 +153,12 @@ def test_a_misspelt_option_is_refused(path: tuple[str, ...], capsys) -> None:
 
 
 def test_every_plain_field_is_in_the_table() -> None:
-    special = {"data.weights", "data.verify", "loss.symmetric", "loss.learn_temperature", "loss.temperature_rate", "chorus.elastic"}
+    special = {"data.weights", "data.verify", "loss.symmetric", "loss.learn_temperature", "chorus.elastic"}
+    special |= {f"optim.rates.{part}" for part in RateSettings.model_fields}
     special |= {"model.attention", "model.gradient_checkpointing", "model.freeze_vision"}
     special |= {"model.lora.rank", "model.lora.alpha", "model.lora.dropout"}
     names = {".".join(path) for path in paths() if path[0] != "track"}
-    assert names - special - {"model", "model.lora", "data", "batch", "chorus", "loss", "optim"} == set(VALID)
+    assert names - special - {"model", "model.lora", "data", "batch", "chorus", "loss", "optim", "optim.rates"} == set(VALID)
 
 
 @pytest.mark.parametrize(("name", "value"), VALID.items(), ids=list(VALID))
@@ -214,10 +216,29 @@ def test_adapters_are_set_where_they_train() -> None:
     assert stop.value.code == 2
 
 
-def test_a_rate_of_the_temperature_needs_one_that_is_learnt() -> None:
-    assert parse(["--loss.learn-temperature", "--loss.temperature-rate", "1e-3"]).config.loss.temperature_rate == 1e-3
-    with pytest.raises(ValueError, match=r"loss.temperature_rate = 0.001, but the temperature is fixed: switch loss.learn_temperature on"):
-        LossSettings(temperature_rate=1e-3)
+RATES = [
+    ("embedding", {}, {"model": {"train": "lora"}}, "model.train = lora freezes the embedding"),
+    ("vision", {}, {"model": {"freeze_vision": True}}, "the vision tower is frozen"),
+    ("vision", {}, {"model": {"train": "lora"}}, "the vision tower is frozen"),
+    ("chorus", {"model": {"train": "lora"}}, {}, "with model.train = full the chorus trains as rows of the embedding"),
+    ("temperature", {"loss": {"learn_temperature": True}}, {}, "the temperature is fixed"),
+]
+"""A part, a configuration in which it trains on its own, one in which it does not, and what is said then."""
+
+
+@pytest.mark.parametrize(("part", "trains", "idle", "why"), RATES)
+def test_a_rate_is_for_what_trains(part: str, trains: dict, idle: dict, why: str) -> None:
+    rate = {"optim": {"rates": {part: 1e-3}}}
+    assert getattr(RunConfig.model_validate(trains | rate).optim.rates, part) == 1e-3
+    with pytest.raises(ValueError, match=re.escape(f"optim.rates.{part} = 0.001, but {why}")):
+        RunConfig.model_validate(idle | rate)
+
+
+def test_rates_arrive_by_option() -> None:
+    words = ["--optim.rates.embedding", "2e-3", "--optim.rates.vision", "1e-4"]
+    words += ["--loss.learn-temperature", "--optim.rates.temperature", "0.01"]
+    rates = parse(["crem_2b", *words]).config.optim.rates
+    assert rates == RateSettings(embedding=2e-3, vision=1e-4, temperature=0.01)
 
 
 def test_a_learnt_temperature_starts_in_its_range(capsys) -> None:

@@ -9,7 +9,6 @@ from data_prep.samples import DataError, Side, Turn
 from pipeline.batches.collate import Job
 from pipeline.model.crem import Crem
 from pipeline.model.heads import AnswerLoss, LearntTemperature
-from pipeline.train.engine import parameter_groups
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +54,6 @@ def test_an_untied_matrix(model, batch) -> None:
 def test_a_bias_is_refused() -> None:
     with pytest.raises(DataError, match="output head has a bias; expected none"):
         AnswerLoss(nn.Linear(4, 7))
-
-
-def test_the_temperature_has_no_weight_decay(model) -> None:
-    learnt = Crem(model.backbone, learn_temperature=True)
-    decayed, plain = parameter_groups(learnt, 0.1)
-    assert plain["weight_decay"] == 0.0 and any(p is learnt.temperature.log_scale for p in plain["params"])
-    assert decayed["weight_decay"] == 0.1 and all(p is not learnt.temperature.log_scale for p in decayed["params"])
-    *others, own = parameter_groups(learnt, 0.1, temperature_share=25.0)
-    assert own["weight_decay"] == 0.0 and own["rate_share"] == 25.0 and own["params"][0] is learnt.temperature.log_scale
-    assert sum(len(group["params"]) for group in (*others, own)) == len(list(learnt.parameters()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

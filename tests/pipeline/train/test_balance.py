@@ -60,8 +60,10 @@ def learning(shards, checkpoint, layouts: dict) -> dict[str, dict]:
     """Scenarios that learn the temperature, with a margin, by name."""
     out = {}
     for name, (_, stage, layout, more) in layouts.items():
-        loss = {"learn_temperature": True, "margin": 0.1} | ({"temperature_rate": OWN_RATE} if name.startswith("own rate") else {})
-        out[name] = scenario(stage, config(shards, checkpoint, CHUNK_TOKENS[layout], STEPS, **loss), **more)
+        settings = config(shards, checkpoint, CHUNK_TOKENS[layout], STEPS, learn_temperature=True, margin=0.1)
+        if name.startswith("own rate"):
+            settings["optim"]["rates"] = {"temperature": OWN_RATE}
+        out[name] = scenario(stage, settings, **more)
     return out
 
 

@@ -21,11 +21,9 @@ from pipeline.train.engine import (
     Engine,
     init_distributed,
     load_deepspeed_config,
-    parameter_groups,
-    set_rates,
-    temperature_share,
 )
 from pipeline.train.export import export
+from pipeline.train.groups import parameter_groups, rate_shares, set_rates
 from pipeline.train.schedule import learning_rate
 from pipeline.train.step import train_step
 
@@ -37,7 +35,7 @@ class PlainEngine:
         backbone = load_backbone(config.model.checkpoint, torch.float32)
         self.model = make_trainable(backbone, config.model, config.seed, learn_temperature=config.loss.learn_temperature).train()
         self.clip = config.optim.clip
-        groups = parameter_groups(self.model, config.optim.weight_decay, temperature_share(config))
+        groups = parameter_groups(self.model, config.optim.weight_decay, rate_shares(config))
         self.optimizer = torch.optim.AdamW(groups, betas=(config.optim.beta1, config.optim.beta2))
 
     def forward(self, batch: PackedBatch):
