@@ -1,0 +1,86 @@
+"""One of the project's own commands as a child process: everything it says goes to a log, its progress lines are passed on."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from data_prep.samples import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+GRACE_S = 30.0
+"""How long a child may take to end after it was asked to."""
+LAST_LINES = 12
+
+
+class StudyError(DataError):
+    """A command of a study failed; the message names its log."""
+
+
+def run_command(command: Sequence[str], log: Path, say: Callable[[str], None] = print) -> None:
+    """Run a command to its end, appending what it says to `log`.
+
+    Args:
+        say: gets the child's progress lines (those that begin with "step ").
+
+    Raises:
+        StudyError: the command did not succeed. Whatever else ends this function ends the child too.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"$ {' '.join(command)}\n")
+        file.flush()
+        child = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=_environment(),
+            start_new_session=True,  # so that its ranks end with it
+        )
+        try:
+            for line in child.stdout:
+                file.write(line)
+                file.flush()
+                if line.startswith("step "):
+                    say(f"    {line.rstrip()}")
+            status = child.wait()
+        finally:
+            if child.poll() is None:
+                _end(child)
+    if status:
+        raise StudyError(_failure(command, log, status))
+
+
+def _failure(command: Sequence[str], log: Path, status: int) -> str:
+    last = "\n".join(f"    {line}" for line in log.read_text(encoding="utf-8").splitlines()[-LAST_LINES:])
+    return (
+        f"found exit status {status} of: {' '.join(command)}\n{last}\nexpected 0; the study stops here. The whole log is {log}. "
+        "Mend the cause; the same study command then goes on from there"
+    )
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, with its own Python and this project first."""
+    env = dict(os.environ)
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH")]))
+    env["PYTHONUNBUFFERED"] = "1"
+    return env
+
+
+def _end(child: subprocess.Popen) -> None:
+    """Ask the child's process group to end, then make it."""
+    for sign, seconds in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
+        try:
+            os.killpg(child.pid, sign)
+            child.wait(seconds)
+            return
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
