@@ -1,6 +1,6 @@
 """Several trainings of one budget that differ in one thing, told as one result.
 
-A study is a list of arms; each goes through the project's own commands (chorus, prepare, train, evaluate) and is nested under one MLflow run.
+A study is a list of arms; each goes through the project's own commands (chorus, prepare, train, evaluate), nested under one MLflow run.
 
     arms.py       which runs make up the ablation and the elastic figure (pure)
     settings.py   what a study is started with, and the checks before any work

@@ -52,7 +52,7 @@ def decide(name: str, recorded: Mapping | None, wanted: Mapping, scored: bool) -
 
 
 def differences(then: Mapping, now: Mapping) -> list[str]:
-    """"name: value then, value now" for every setting that differs, by dotted name."""
+    """ "name: value then, value now" for every setting that differs, by dotted name."""
     before, after = dict(flatten(then)), dict(flatten(now))
     names = sorted(before.keys() | after.keys())
     return [f"{name}: {before.get(name)} then, {after.get(name)} now" for name in names if before.get(name) != after.get(name)]

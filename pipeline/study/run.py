@@ -1,9 +1,9 @@
-"""The arms of a study, one after the other: chorus, shards, training, evaluations; then the result. Any part that is done is not done again.
+"""The arms of a study, one after the other: chorus, shards, training, evaluations; then the result. What is done is not done again.
 
-    OUT/k4/init, OUT/k4/shards        made once for each number of chorus tokens
-    OUT/arms/NAME/arm.json            what the arm was begun with (its identity) and the seconds it took
-    OUT/arms/NAME/run, eval-k4        the trainer's and the evaluation's own folders
-    OUT/study.json, study.md, plots   the result
+OUT/k4/init, OUT/k4/shards        made once for each number of chorus tokens
+OUT/arms/NAME/arm.json            what the arm was begun with (its identity) and the seconds it took
+OUT/arms/NAME/run, eval-k4        the trainer's and the evaluation's own folders
+OUT/study.json, study.md, plots   the result
 """
 
 import fcntl
@@ -154,7 +154,8 @@ def _claim(out: Path, inputs: dict[str, str]) -> None:
         write_json(path, inputs)
     elif changed := differences(json.loads(path.read_text()), inputs):
         raise DataError(
-            f"{out}: found a study of other inputs ({'; '.join(changed)}); expected the same, or its arms would not compare. Name another --out"
+            f"{out}: found a study of other inputs ({'; '.join(changed)}); expected the same, or its arms would not compare. "
+            "Name another --out"
         )
 
 

@@ -72,15 +72,15 @@ def console(arms: Sequence[Arm], results: Results) -> str:
                 rows.append((arm.name, _chorus(arm, k), p_at_1, ind, ood, native, compressed, cache, *_paper(arm, k)[1:]))
     findings = findings_table(judge(claims(arms), results))
     few = [(row[0], row[2], row[3], row[4], row[6]) for row in findings.rows]
-    return f"{plain(Table('Scores in percent', head, rows))}\n\n{plain(Table(findings.title, ('claim', '1st', '2nd', 'diff.', 'holds here'), few))}"
+    short = Table(findings.title, ("claim", "1st", "2nd", "diff.", "holds here"), few)
+    return f"{plain(Table('Scores in percent', head, rows))}\n\n{plain(short)}"
 
 
 def as_json(kind: Kind, arms: Sequence[Arm], results: Results, facts: Mapping[str, str], digests: Mapping[str, str]) -> str:
     """Everything behind study.md; our figures are fractions, the published ones percent."""
     findings = [
-        finding.claim._asdict()
-        | {"verdict": finding.verdict, "difference": finding.difference and finding.difference._asdict() | {"value": finding.difference.value}}
-        for finding in judge(claims(arms), results)
+        claim._asdict() | {"verdict": verdict, "difference": seen and seen._asdict() | {"value": seen.value}}
+        for claim, seen, verdict in judge(claims(arms), results)
     ]
     payload = {
         "study": kind,
