@@ -1,6 +1,7 @@
 """One of the project's own commands as a child process: everything it says goes to a log, its progress lines are passed on."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 GRACE_S = 30.0
 """How long a child may take to end after it was asked to."""
 LAST_LINES = 12
+PROGRESS = re.compile(r"step \d+/\d+ ")
+"""A trainer's progress line."""
 
 
 class StudyError(DataError):
@@ -23,7 +26,7 @@ def run_command(command: Sequence[str], log: Path, say: Callable[[str], None] = 
     """Run a command to its end, appending what it says to `log`.
 
     Args:
-        say: gets the child's progress lines (those that begin with "step ").
+        say: gets the trainer's progress lines.
 
     Raises:
         StudyError: the command did not succeed. Whatever else ends this function ends the child too.
@@ -46,7 +49,7 @@ def run_command(command: Sequence[str], log: Path, say: Callable[[str], None] = 
             for line in child.stdout:
                 file.write(line)
                 file.flush()
-                if line.startswith("step "):
+                if PROGRESS.match(line):
                     say(f"    {line.rstrip()}")
             status = child.wait()
         finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from data_prep import sources
+from data_prep.checkpoint import load_config
 from data_prep.encode import EncodeSettings
 from data_prep.samples import DataError
 from data_prep.shards import file_digest
@@ -81,6 +82,11 @@ def read_plan(settings: StudySettings) -> Plan:
         raise DataError(
             f"{settings.checkpoint}: found no checkpoint folder there; expected one without chorus tokens. The quickstart's is made by "
             "python -m pipeline.model base work/base"
+        )
+    if present := getattr(load_config(str(settings.checkpoint)), "chorus_token_ids", None):
+        raise DataError(
+            f"{settings.checkpoint}: found {len(present)} chorus tokens; expected none, since every arm is given its own number of them. "
+            "Name the checkpoint that this one was made from"
         )
     parts = [part for root in settings.shards_from for part in sources.discover(root)]
     EncodeSettings(max_pixels=settings.max_pixels)

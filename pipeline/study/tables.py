@@ -54,7 +54,7 @@ def findings_table(findings: Sequence[Finding]) -> Table:
 def markdown(kind: Kind, arms: Sequence[Arm], results: Results, facts: Mapping[str, str]) -> str:
     """GitHub-flavoured Markdown."""
     tables = [Table("What was run", ("setting", "value"), list(facts.items())), results_table(kind, arms, results)]
-    tables += [findings_table(judge(claims(arms), results))]
+    tables += [table for table in [findings_table(judge(claims(arms), results))] if table.rows]
     lines = [f"# CREM study: {kind}"]
     for table in tables:
         lines += ["", f"## {table.title}", "", *piped(table), *(f"\n{note}" for note in table.notes)]
@@ -63,17 +63,19 @@ def markdown(kind: Kind, arms: Sequence[Arm], results: Results, facts: Mapping[s
 
 def console(arms: Sequence[Arm], results: Results) -> str:
     """What a person wants to see at the end: the scores, narrow enough for a terminal, and the verdicts."""
-    head = ("arm", "chorus", "P@1", "IND", "OOD", "native", "comp.", "cache", f"{MARK} MMEB", "native", "comp.")
+    head = ("arm", "chorus", "P@1", "native", "comp.", "cache", *(f"{MARK} {name}" for name in ("MMEB", "native", "comp.")))
     rows = []
     for arm in arms:
         for k in arm.evaluate_at:
             if scores := results.get(arm.name, {}).get(k):
-                p_at_1, _, ind, ood, native, _, compressed, _, cache = _ours(scores)
-                rows.append((arm.name, _chorus(arm, k), p_at_1, ind, ood, native, compressed, cache, *_paper(arm, k)[1:]))
+                p_at_1, _, _, _, native, _, compressed, _, cache = _ours(scores)
+                rows.append((arm.name, _chorus(arm, k), p_at_1, native, compressed, cache, *_paper(arm, k)[1:]))
+    shown = [plain(Table("Scores in percent", head, rows))]
     findings = findings_table(judge(claims(arms), results))
-    few = [(row[0], row[2], row[3], row[4], row[6]) for row in findings.rows]
-    short = Table(findings.title, ("claim", "1st", "2nd", "diff.", "holds here"), few)
-    return f"{plain(Table('Scores in percent', head, rows))}\n\n{plain(short)}"
+    if findings.rows:
+        few = [(row[0], row[2], row[3], row[4], row[6]) for row in findings.rows]
+        shown.append(plain(Table(findings.title, ("claim", "1st", "2nd", "diff.", "holds here"), few)))
+    return "\n\n".join(shown)
 
 
 def as_json(kind: Kind, arms: Sequence[Arm], results: Results, facts: Mapping[str, str], digests: Mapping[str, str]) -> str:

@@ -12,9 +12,13 @@ from pipeline.study.children import StudyError, run_command
 
 def test_progress_is_passed_on_and_everything_logged(tmp_path):
     said = []
-    run_command([sys.executable, "-c", "print('hello'); print('step 1/2  loss 3')"], tmp_path / "a" / "log", said.append)
+    run_command(
+        [sys.executable, "-c", "print('hello'); print('step 2: checkpoint'); print('step 1/2  loss 3')"],
+        tmp_path / "a" / "log",
+        said.append,
+    )
     assert said == ["    step 1/2  loss 3"]
-    assert (tmp_path / "a" / "log").read_text().splitlines()[1:] == ["hello", "step 1/2  loss 3"]
+    assert (tmp_path / "a" / "log").read_text().splitlines()[1:] == ["hello", "step 2: checkpoint", "step 1/2  loss 3"]
 
 
 def test_a_failure_names_status_and_log(tmp_path):
@@ -26,12 +30,12 @@ def test_an_interrupted_study_leaves_nothing_running(tmp_path):
     """The child starts one of its own, as launchers do; both end."""
     code = (
         "import subprocess, sys, time; c = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);"
-        "print('step', c.pid, flush=True); time.sleep(60)"
+        "print(f'step {c.pid}/0 ', flush=True); time.sleep(60)"
     )
     pids = []
 
     def interrupt(line: str) -> None:
-        pids.append(int(line.split()[1]))
+        pids.append(int(line.split()[1].partition("/")[0]))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
