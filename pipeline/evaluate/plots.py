@@ -21,7 +21,7 @@ from pipeline.evaluate.report import AnswerScore, Report, RetrievalScore, set_sc
 META_COLOURS = {"CLS": "#0072B2", "VQA": "#E69F00", "RET": "#009E73", "GD": "#CC79A7", None: "#7F7F7F"}
 MODE_STYLE = {"native": ("#0072B2", ""), "compressed": ("#E69F00", "//")}
 OVERALL_COLOUR = "#56B4E9"
-_CHANCE = {
+CHANCE = {
     "color": "#000000",
     "lw": 2.5,
     "zorder": 5,
@@ -56,13 +56,13 @@ def by_meta(scores: Sequence[RetrievalScore], title: str) -> Figure:
         colour = META_COLOURS.get(name, OVERALL_COLOUR)
         axes.bar(x, 100 * means[name], width=0.7, color=colour, edgecolor="black", lw=0.6)
         write_value(axes, x, means[name])
-        axes.hlines(100 * chances[name], x - 0.42, x + 0.42, **_CHANCE)
+        axes.hlines(100 * chances[name], x - 0.42, x + 0.42, **CHANCE)
     labels = [
         f"{name}\n{counts[name]} set{'s' * (counts[name] > 1)}\nguessing {100 * chances[name]:.1f}" for name in names
     ]
     axes.set_xticks(range(len(names)), labels)
     dress(axes, f"Retrieval: {title}", "Precision@1, mean over sets (%)", len(names))
-    figure.legend(handles=[_chance_key()], loc="outside lower center", frameon=False)
+    figure.legend(handles=[chance_key()], loc="outside lower center", frameon=False)
     return figure
 
 
@@ -74,7 +74,7 @@ def by_set(scores: Sequence[RetrievalScore], title: str) -> Figure:
     for y, score in enumerate(scores):
         axes.barh(y, 100 * score.p_at_1, height=0.72, color=META_COLOURS[score.meta], edgecolor="black", lw=0.5)
         axes.text(100 * score.p_at_1 + 1, y, f"{100 * score.p_at_1:.1f}", va="center", fontsize=8)
-        axes.vlines(100 * score.chance, y - 0.45, y + 0.45, **_CHANCE)
+        axes.vlines(100 * score.chance, y - 0.45, y + 0.45, **CHANCE)
     axes.set_yticks(range(len(scores)), [_set_label(score) for score in scores], fontsize=8)
     axes.set_xlim(0, 108)
     axes.set_ylim(len(scores) - 0.3, -0.7)
@@ -83,7 +83,7 @@ def by_set(scores: Sequence[RetrievalScore], title: str) -> Figure:
     axes.grid(axis="x", color="#DDDDDD", lw=0.7)
     metas = list(dict.fromkeys(score.meta for score in scores))
     keys = [Patch(facecolor=META_COLOURS[meta], edgecolor="black", label=meta or "other") for meta in metas]
-    figure.legend(handles=[*keys, _chance_key()], loc="outside lower center", ncols=len(keys) + 1, frameon=False)
+    figure.legend(handles=[*keys, chance_key()], loc="outside lower center", ncols=len(keys) + 1, frameon=False)
     return figure
 
 
@@ -100,7 +100,7 @@ def by_mode(scores: Sequence[AnswerScore], title: str) -> Figure:
     axes.set_xticks(range(len(groups)), [_group_label(*key, group) for key, group in groups.items()], fontsize=8)
     dress(axes, f"Answers: {title}", "score (%)", len(groups))
     keys = [Patch(facecolor=c, hatch=hatch, edgecolor="black", label=mode) for mode, (c, hatch) in MODE_STYLE.items()]
-    figure.legend(handles=[*keys, _chance_key()], loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles=[*keys, chance_key()], loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
@@ -109,7 +109,7 @@ def _mode_bar(axes: Axes, x: float, score: AnswerScore) -> None:
     axes.bar(x, 100 * score.score, width=0.36, color=colour, hatch=hatch, edgecolor="black", lw=0.6)
     write_value(axes, x, score.score)
     if score.chance is not None:
-        axes.hlines(100 * score.chance, x - 0.19, x + 0.19, **_CHANCE)
+        axes.hlines(100 * score.chance, x - 0.19, x + 0.19, **CHANCE)
 
 
 def _group_label(name: str, kind: str, group: dict[str, AnswerScore]) -> str:
@@ -158,5 +158,6 @@ def write_value(axes: Axes, x: float, share: float) -> None:
     axes.text(x, 100 * share + 1.2, f"{100 * share:.1f}", ha="center", fontsize=8)
 
 
-def _chance_key() -> Line2D:
-    return Line2D([], [], color=_CHANCE["color"], lw=_CHANCE["lw"], label="guessing")
+def chance_key() -> Line2D:
+    """What the mark of CHANCE means, for a legend."""
+    return Line2D([], [], color=CHANCE["color"], lw=CHANCE["lw"], label="guessing")

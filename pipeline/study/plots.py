@@ -9,9 +9,10 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from pipeline.evaluate import published
-from pipeline.evaluate.plots import dress, literal, new_figure, write_value
+from pipeline.evaluate.plots import CHANCE, chance_key, dress, literal, new_figure, write_value
 from pipeline.study.arms import Arm
 from pipeline.study.findings import MEASURES, Results
 
@@ -40,17 +41,21 @@ def bars(arms: Sequence[Arm], results: Results, measure: str) -> Figure:
     """One measure by arm, with its standard error, beside the paper's row where there is one."""
     figure, axes = new_figure(max(6.5, 1.25 * len(arms) + 1.6), 4.8)
     for x, arm in enumerate(arms):
-        if mean := getattr(results[arm.name][arm.k], measure):
+        scores = results[arm.name][arm.k]
+        if mean := getattr(scores, measure):
             error = 100 * mean.error
             axes.bar(x - 0.2, 100 * mean.value, width=0.36, yerr=error, capsize=2, color=COLOURS[measure], edgecolor="black", lw=0.6)
-            write_value(axes, x - 0.2, mean.value)
+            axes.text(x - 0.2, 100 * mean.value + error + 1.2, f"{100 * mean.value:.1f}", ha="center", fontsize=8)
+            if (guess := scores.guess_p_at_1 if measure == "p_at_1" else scores.guess_answers) is not None:
+                axes.hlines(100 * guess, x - 0.4, x, **CHANCE)
         if (paper := _paper(arm, measure)) is not None:
             axes.bar(x + 0.2, paper, width=0.36, **PUBLISHED_STYLE)
             write_value(axes, x + 0.2, paper / 100)
     axes.set_xticks(range(len(arms)), [literal(_wrapped(arm)) for arm in arms], fontsize=7)
     dress(axes, f"Ablation: {MEASURES[measure]}", "%", len(arms))
-    handles = [axes.bar(0, 0, color=COLOURS[measure], edgecolor="black"), axes.bar(0, 0, **PUBLISHED_STYLE)]
-    figure.legend(handles, ["this study", PUBLISHED_KEY], loc="outside lower center", ncols=2, frameon=False)
+    keys = [Patch(facecolor=COLOURS[measure], edgecolor="black", label="this study"), chance_key()]
+    keys.append(Patch(facecolor=PUBLISHED_STYLE["color"], hatch=PUBLISHED_STYLE["hatch"], edgecolor="black", label=PUBLISHED_KEY))
+    figure.legend(handles=keys, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -24,6 +24,10 @@ class Scores(NamedTuple):
     compressed: Mean | None
     cache: float | None
     """Mean share of the key-value cache that compressed answers read."""
+    guess_p_at_1: float | None
+    """What guessing scores among the candidates."""
+    guess_answers: float | None
+    """What guessing an option scores; open questions cannot be guessed and count as 0."""
 
 
 class Difference(NamedTuple):
@@ -75,6 +79,8 @@ def read_scores(report: Mapping, chorus: bool) -> Scores:
     """
     try:
         retrieval = [(row["split"], (row["p_at_1"], row["queries"])) for row in report["retrieval"]]
+        candidates = [row["chance"] for row in report["retrieval"]]
+        options = [row["chance"] or 0.0 for row in report["answers"] if row["mode"] == "native"]
         answers = [(row["mode"], (row["score"], row["rows"]), row["cache_share"]) for row in report["answers"]]
     except KeyError as error:
         raise DataError(f"scores.json: found no entry {error}; expected one that this project's evaluation wrote. Remove it") from error
@@ -86,4 +92,6 @@ def read_scores(report: Mapping, chorus: bool) -> Scores:
         native=mean_of_sets(score for mode, score, _ in answers if mode == "native"),
         compressed=mean_of_sets(score for mode, score, _ in answers if mode == "compressed" and chorus),
         cache=sum(shares) / len(shares) if shares else None,
+        guess_p_at_1=sum(candidates) / len(candidates) if candidates else None,
+        guess_answers=sum(options) / len(options) if options else None,
     )

@@ -14,7 +14,8 @@ from pipeline.study.scores import Mean, Scores
 MARK = "[published]"
 NOTES = (
     "Figures in percent: P@1 is the mean over retrieval sets (IND, OOD: in and out of the training distribution); native and comp. are the "
-    "mean over benchmarks; cache is the share of the key-value cache that compressed answers read; +- is one binomial standard error.",
+    "mean over benchmarks; cache is the share of the key-value cache that compressed answers read; +- is one binomial standard error; "
+    "guess is what guessing scores (open questions cannot be guessed and count as 0).",
     f"{MARK}: {published.LABEL}: MMEB, native and compressed of CREM on Qwen2-VL-2B. {published.CITATION}. Another model on other data: "
     "shapes may be compared, figures may not.",
     "A chorus of 0 is end-of-sequence pooling; it has nothing to answer from alone.",
@@ -27,7 +28,7 @@ FINDING_NOTES = (
 
 def results_table(kind: Kind, arms: Sequence[Arm], results: Results) -> Table:
     """A row per evaluation that is done."""
-    head = ("arm", "chorus", "P@1", "+-", "IND", "OOD", "native", "+-", "comp.", "+-", "cache")
+    head = ("arm", "chorus", "P@1", "+-", "guess", "IND", "OOD", "native", "+-", "guess", "comp.", "+-", "cache")
     head += tuple(f"{MARK} {name}" for name in ("row", "MMEB", "native", "comp."))
     rows = [
         (f"{arm.name}: {arm.title}", _chorus(arm, k), *_ours(results[arm.name][k]), *_paper(arm, k))
@@ -68,8 +69,8 @@ def console(arms: Sequence[Arm], results: Results) -> str:
     for arm in arms:
         for k in arm.evaluate_at:
             if scores := results.get(arm.name, {}).get(k):
-                p_at_1, _, _, _, native, _, compressed, _, cache = _ours(scores)
-                rows.append((arm.name, _chorus(arm, k), p_at_1, native, compressed, cache, *_paper(arm, k)[1:]))
+                ours = [_percent(mean and mean.value) for mean in (scores.p_at_1, scores.native, scores.compressed)]
+                rows.append((arm.name, _chorus(arm, k), *ours, _percent(scores.cache, 2), *_paper(arm, k)[1:]))
     shown = [plain(Table("Scores in percent", head, rows))]
     findings = findings_table(judge(claims(arms), results))
     if findings.rows:
@@ -124,16 +125,17 @@ def _chorus(arm: Arm, k: int) -> str:
 
 
 def _ours(scores: Scores) -> tuple[str, ...]:
-    cells = [*_pair(scores.p_at_1), _pair(scores.ind)[0], _pair(scores.ood)[0], *_pair(scores.native), *_pair(scores.compressed)]
-    return (*cells, "-" if scores.cache is None else f"{100 * scores.cache:.2f}")
+    retrieval = [*_pair(scores.p_at_1), _percent(scores.guess_p_at_1), _pair(scores.ind)[0], _pair(scores.ood)[0]]
+    answers = [*_pair(scores.native), _percent(scores.guess_answers), *_pair(scores.compressed)]
+    return (*retrieval, *answers, _percent(scores.cache, 2))
 
 
 def _pair(mean: Mean | None) -> tuple[str, str]:
     return ("-", "-") if mean is None else (_percent(mean.value), _percent(mean.error))
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+def _percent(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{100 * value:.{digits}f}"
 
 
 def _paper(arm: Arm, k: int) -> tuple[str, ...]:

@@ -10,7 +10,9 @@ ABLATION = ablation(Sources(("a",), ("b",), ("b",)), sweep=(1, 16))
 
 
 def scores(p: float, native: float, compressed: float | None = None, error: float = 0.01) -> Scores:
-    return Scores(Mean(p, error), None, None, Mean(native, error), compressed if compressed is None else Mean(compressed, error), None)
+    return Scores(
+        Mean(p, error), None, None, Mean(native, error), compressed if compressed is None else Mean(compressed, error), None, None, None
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pipeline.study.scores import Mean, Scores
 
 def scores(value: float, compressed: float | None = None) -> Scores:
     mean = Mean(value, 0.02)
-    return Scores(mean, mean, mean, mean, None if compressed is None else Mean(compressed, 0.01), None)
+    return Scores(mean, mean, mean, mean, None if compressed is None else Mean(compressed, 0.01), None, 0.1, 0.2)
 
 
 PARTS = selected(ablation(Sources((), (), ())), ("retrieval_only", "retrieval_only_chorus", "full"))
@@ -24,7 +24,7 @@ def test_bars_stand_beside_the_papers():
     assert heights(bars(PARTS, PART_RESULTS, "p_at_1")) == [30.0, 62.3, 20.0, 50.0, 66.7]
     assert heights(bars(PARTS, PART_RESULTS, "compressed")) == [10.0, 40.0, 44.2]
     figure = bars(PARTS, PART_RESULTS, "native")
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["this study", PUBLISHED_KEY]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["this study", "guessing", PUBLISHED_KEY]
 
 
 def test_curves_are_sorted_by_size():

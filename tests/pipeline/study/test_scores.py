@@ -9,15 +9,15 @@ from pipeline.study.scores import Difference, Mean, Scores, compare, mean_of_set
 
 REPORT = {
     "retrieval": [
-        {"split": "IND", "p_at_1": 0.5, "queries": 100},
-        {"split": "OOD", "p_at_1": 0.2, "queries": 64},
-        {"split": None, "p_at_1": 0.8, "queries": 16},
+        {"split": "IND", "p_at_1": 0.5, "queries": 100, "chance": 0.1},
+        {"split": "OOD", "p_at_1": 0.2, "queries": 64, "chance": 0.2},
+        {"split": None, "p_at_1": 0.8, "queries": 16, "chance": 0.3},
     ],
     "answers": [
-        {"mode": "native", "score": 0.5, "rows": 25, "cache_share": 1.0},
-        {"mode": "compressed", "score": 0.4, "rows": 24, "cache_share": 0.1},
-        {"mode": "native", "score": 0.3, "rows": 21, "cache_share": 1.0},
-        {"mode": "compressed", "score": 0.2, "rows": 16, "cache_share": 0.3},
+        {"mode": "native", "score": 0.5, "rows": 25, "chance": 0.25, "cache_share": 1.0},
+        {"mode": "compressed", "score": 0.4, "rows": 24, "chance": 0.25, "cache_share": 0.1},
+        {"mode": "native", "score": 0.3, "rows": 21, "chance": None, "cache_share": 1.0},
+        {"mode": "compressed", "score": 0.2, "rows": 16, "chance": None, "cache_share": 0.3},
     ],
 }
 
@@ -34,6 +34,7 @@ def test_scores_of_an_evaluation():
     values = [round(mean.value, 9) for mean in scores[:5]]
     assert values == [0.5, 0.5, 0.2, 0.4, 0.3]
     assert scores.cache == pytest.approx(0.2)
+    assert scores.guess_p_at_1 == pytest.approx(0.2) and scores.guess_answers == 0.125
     assert scores.compressed.error == pytest.approx(math.sqrt(0.01 + 0.01) / 2)
 
 
@@ -43,7 +44,7 @@ def test_without_a_chorus_there_is_no_compressed_figure():
 
 
 def test_empty_report():
-    assert read_scores({"retrieval": [], "answers": []}, chorus=True) == Scores(None, None, None, None, None, None)
+    assert read_scores({"retrieval": [], "answers": []}, chorus=True) == Scores(*[None] * 8)
 
 
 def test_foreign_file_is_refused():
