@@ -17,7 +17,7 @@ def test_a_row_per_evaluation_that_is_done():
     assert table.head[-4:] == ("[published] row", "[published] MMEB", "[published] native", "[published] comp.")
     assert [row[1:] for row in table.rows] == [
         ("0", "40.0", "2.0", "5.0", "-", "-", "35.5", "1.0", "-", "-", "-", "-", "retrieval only", "62.3", "43.4", "-"),
-        ("4", "50.0", "2.0", "5.0", "60.0", "40.0", "35.0", "1.0", "15.0", "25.0", "1.0", "11.70", "CREM", "66.7", "53.1", "44.2"),
+        ("4", "50.0", "2.0", "5.0", "60.0", "40.0", "35.0", "1.0", "15.0", "25.0", "1.0", "11.70", "CREM, K = 16", "66.7", "53.1", "44.2"),
     ]
     assert any("published, not run here" in note for note in table.notes)
 
