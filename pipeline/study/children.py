@@ -1,10 +1,12 @@
 """One of the project's own commands as a child process: everything it says goes to a log, its progress lines are passed on."""
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -77,13 +79,14 @@ def _environment() -> dict[str, str]:
 
 
 def _end(child: subprocess.Popen) -> None:
-    """Ask the child's process group to end, then make it."""
-    for sign, seconds in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
-        try:
+    """Ask the child's process group to end, then make it: launchers may end before the ranks that they started."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + GRACE_S
+        with contextlib.suppress(ProcessLookupError):  # raised once no process of the group is left
             os.killpg(child.pid, sign)
-            child.wait(seconds)
-            return
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
+            while time.monotonic() < deadline:
+                child.poll()  # a child that has ended counts until it is asked
+                os.killpg(child.pid, 0)
+                time.sleep(0.1)
             continue
+        return
