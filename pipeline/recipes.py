@@ -1,4 +1,7 @@
-"""Named runs, as functions. A recipe is a starting point: any field can be overridden on the command line."""
+"""Named runs, as functions. A recipe is a starting point: any field can be overridden on the command line.
+
+Several runs compared (the paper's ablation, the elastic chorus) are a study, made of a recipe and arms: `pipeline.study.arms`.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
