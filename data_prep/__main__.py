@@ -1,5 +1,7 @@
 """Data commands.
 
+    python -m data_prep fetch [NAME --out ROOT]
+    python -m data_prep check ROOT...
     python -m data_prep prepare ROOT... --checkpoint CHECKPOINT --out SHARDS
     python -m data_prep inspect SHARDS [--row N]
 
@@ -12,11 +14,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no network unless the user says HF_HUB_OFFLINE=0
+os.environ.setdefault("HF_HUB_OFFLINE", "0" if sys.argv[1:2] == ["fetch"] else "1")  # otherwise no network unless the user says so
 
 from pydantic import ValidationError
 
 from data_prep.encode import EncodeSettings
+from data_prep.fetch import FetchSettings, corpus, fetch, listing
 from data_prep.job import PrepareSettings, prepare
 from data_prep.samples import DataError
 from data_prep.shards import Manifest, load_manifest
@@ -40,6 +43,13 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data_prep", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(required=True)
+    get = commands.add_parser("fetch", help="download a corpus and unpack it; without a name: list what can be fetched")
+    get.set_defaults(run=_fetch)
+    get.add_argument("name", nargs="?", help="a name of the list")
+    get.add_argument("--out", type=Path, help="folder in which the corpus gets a folder of its own")
+    get.add_argument("--revision", help="branch, tag or commit (default: the pinned one; where none is known: main, its commit recorded)")
+    get.add_argument("--only", nargs="+", default=(), metavar="PART", help="only these subsets or files; others can be added later")
+    get.add_argument("--keep-archives", action="store_true", help="keep archives after unpacking")
     job = commands.add_parser("prepare", help="raw data -> arrow shards, on Ray")
     job.set_defaults(run=_prepare)
     job.add_argument("roots", nargs="+", type=Path, help="folders with data in any known format")
@@ -59,6 +69,19 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--row", type=int, help="row number to decode (over all shards)")
     show.add_argument("--checkpoint", help="checkpoint whose tokenizer decodes the row")
     return parser
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    if args.name is None:
+        print(f"{listing()}\n\nNext: python -m data_prep fetch NAME --out ROOT")
+        return 0
+    if args.out is None:
+        raise DataError(f"fetch {args.name}: found no --out; expected the folder in which the corpus gets a folder of its own")
+    entry = corpus(args.name)
+    folder = fetch(FetchSettings(**{name: getattr(args, name) for name in FetchSettings.model_fields}))
+    print(f"\n{entry.elsewhere}\n" if entry.elsewhere else "")
+    print(f"Next: python -m data_prep check {folder}")
+    return 0
 
 
 def _prepare(args: argparse.Namespace) -> int:
