@@ -18,9 +18,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "0" if sys.argv[1:2] == ["fetch"] else "
 
 from pydantic import ValidationError
 
-from data_prep.encode import EncodeSettings
 from data_prep.fetch import FetchSettings, corpus, fetch, listing
-from data_prep.job import PrepareSettings, prepare
 from data_prep.samples import DataError
 from data_prep.shards import Manifest, load_manifest
 
@@ -85,6 +83,9 @@ def _fetch(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
+    from data_prep.encode import EncodeSettings  # these import transformers and ray: seconds that other commands need not wait
+    from data_prep.job import PrepareSettings, prepare
+
     encode = EncodeSettings(min_pixels=args.min_pixels, max_pixels=args.max_pixels, max_tokens=args.max_tokens)
     names = ("roots", "checkpoint", "out", "split", "image_root", "rows_per_shard", "workers", "max_reject_share")
     settings = PrepareSettings(encode=encode, **{name: getattr(args, name) for name in names})

@@ -67,10 +67,11 @@ class Corpus(_Entry):
         return tuple(part for part in self.parts if not only or part in only)
 
 
-MMEB_SUBSETS = tuple(
+_SUBSETS = (
     "ImageNet_1K N24News HatefulMemes VOC2007 SUN397 OK-VQA A-OKVQA DocVQA InfographicsVQA ChartQA Visual7W VisDial CIRR VisualNews_t2i "
-    "VisualNews_i2t MSCOCO_t2i MSCOCO_i2t NIGHTS WebQA MSCOCO".split()
+    "VisualNews_i2t MSCOCO_t2i MSCOCO_i2t NIGHTS WebQA MSCOCO"
 )
+MMEB_SUBSETS = tuple(_SUBSETS.split())
 """The 20 training subsets (formats: TIGER-Lab/MMEB-train)."""
 
 _MME5_EXTRA = ("TAT-DQA", "ArxivQA", "InfoSeek_it2t", "InfoSeek_it2it")

@@ -1,21 +1,24 @@
 """Files from the Hub and from web servers, each verified; the only file that imports huggingface_hub.
 
-A download that was cut off goes on where it stopped. What arrives is compared with what its server promised: size and SHA-256 of large
-files, the git object's SHA-1 of small ones, md5 where the catalogue states it. A file that differs is removed.
+A download that was cut off goes on where it stopped, in this process or the next: huggingface_hub's own `hf_hub_download` begins anew
+after a kill (seen with 2.4), which hurts with archives of 13 GB; so its `http_get` is given our own unfinished file. What arrives is
+compared with what its server promised: size and SHA-256 of large files, the git object's SHA-1 of small ones, md5 where the catalogue
+states it. A file that differs is removed.
 """
 
 import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from huggingface_hub.file_download import http_get
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import build_hf_headers
 
 from data_prep.fetch.catalogue import WebFile
 from data_prep.samples import DataError
@@ -91,34 +94,51 @@ def from_hub(repo: str, commit: str, file: RemoteFile, folder: Path) -> Path:
     Raises:
         DataError: the download failed (what has arrived is kept), or it is not the file that was promised (it is removed).
     """
+    path = folder / file.path
     try:
-        path = Path(hf_hub_download(repo, file.path, repo_type="dataset", revision=commit, local_dir=folder))
+        headers = build_hf_headers()
+        _download(hf_hub_url(repo, file.path, repo_type="dataset", revision=commit), path, headers, file.bytes)
     except _FAILURES as error:
         raise DataError(_failed(f"{repo}/{file.path}", error)) from error
     verify(path, file.digest, f"{repo}/{file.path}", file.bytes)
     return path
 
 
-def from_web(file: WebFile, folder: Path, say: Callable[[str], None]) -> Path:
+def from_web(file: WebFile, folder: Path) -> Path:
     """Download one file of a web server into `folder`, and verify it; a file that someone put there is verified all the same.
 
     Raises:
         DataError: as `from_hub`.
     """
-    path, partial = folder / file.name, folder / f".{file.name}.incomplete"
-    if not path.exists():
-        try:
-            with partial.open("ab") as out:
-                if out.tell():
-                    say(f"{file.name}: goes on after {out.tell()} bytes")
-                http_get(file.url, out, resume_size=out.tell())
-        except _FAILURES as error:
-            raise DataError(f"{_failed(file.url, error)}. Or download it by other means, to {path}") from error
-        verify(partial, Digest("md5", file.md5), file.url)
-        partial.rename(path)
-        return path
+    path = folder / file.name
+    try:
+        _download(file.url, path)
+    except _FAILURES as error:
+        raise DataError(f"{_failed(file.url, error)}. Or download it by other means, to {path}") from error
     verify(path, Digest("md5", file.md5), file.url)
     return path
+
+
+def _download(url: str, path: Path, headers: dict[str, str] | None = None, size: int | None = None) -> None:
+    """Bring `path` about, unless it is there: first under another name, where a later call goes on."""
+    partial = path.with_name(f".{path.name}.incomplete")
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("ab") as out:
+            if size is not None and out.tell() > size:
+                out.truncate(0)
+            try:
+                http_get(url, out, resume_size=out.tell(), headers=headers, expected_size=size, displayed_filename=path.name)
+            except HfHubHTTPError as error:
+                if error.response.status_code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not out.tell():
+                    raise
+                # the unfinished file was whole already: its digest will tell
+            except OSError as error:
+                if error.errno is None:  # not this machine's fault: the answer was whole, and of another length than promised
+                    partial.unlink()
+                raise
+        partial.rename(path)
+    partial.unlink(missing_ok=True)
 
 
 def verify(path: Path, digest: Digest, what: str, size: int | None = None) -> None:
@@ -134,7 +154,7 @@ def verify(path: Path, digest: Digest, what: str, size: int | None = None) -> No
     path.unlink()
     raise DataError(
         f"{what}: found {length} bytes with {digest.kind} {found}; expected {'' if size is None else f'{size} bytes with '}{digest.value}. "
-        "The file is removed: run the same command again; if it happens twice, what is published has changed, or someone changes it on its way"
+        "The file is removed: run the same command again; if it happens twice, what is published has changed or is changed on its way"
     )
 
 

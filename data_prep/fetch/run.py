@@ -97,7 +97,7 @@ def fetch(settings: FetchSettings, say: Callable[[str], None] = print) -> Path:
         for file in entry.web:
             if file.part in parts and not _done(partial, record, file.name):
                 say(f"{file.name}: {file.url}")
-                path = from_web(file, partial, say)
+                path = from_web(file, partial)
                 _store(partial, record, path, _stored(path, file.url, digest_of(path, "sha256")))
         record.parts = sorted({*record.parts, *parts})
         _finish(partial, folder, record)
@@ -200,8 +200,7 @@ def _whole(folder: Path, record: Record) -> bool:
 
 
 def _finish(partial: Path, folder: Path, record: Record) -> None:
-    """The record, without the traces of downloading, then the one rename that makes the folder appear."""
-    shutil.rmtree(partial / ".cache", ignore_errors=True)
+    """The record, then the one rename that makes the folder appear."""
     _remove_empty(partial)
     _write(partial / RECORD, record)
     (partial / _STATE).unlink()
@@ -219,8 +218,8 @@ def _check_same(folder: Path, record: Record, entry: Corpus, settings: FetchSett
     same = settings.revision in (None, record.asked.get(first), record.commits.get(first))
     if record.corpus != entry.name or not same:
         raise DataError(
-            f"{folder}: found {record.corpus} of revision {record.asked.get(first)} ({_commits(record)}); expected {entry.name} of revision "
-            f"{settings.revision}. Name another --out, or remove that folder"
+            f"{folder}: found {record.corpus} of revision {record.asked.get(first)} ({_commits(record)}); expected {entry.name} of "
+            f"revision {settings.revision}. Name another --out, or remove that folder"
         )
 
 
@@ -233,8 +232,8 @@ def _read(path: Path) -> Record:
         return Record.model_validate(json.loads(path.read_text()))
     except (OSError, ValueError, ValidationError) as error:
         raise DataError(
-            f"{path.parent}: found a folder without a readable {path.name}, so fetch did not make it or did not finish it; expected one that "
-            "it made, or none. Name another --out, or move that folder away"
+            f"{path.parent}: found a folder without a readable {path.name}, so fetch did not make it or did not finish it; expected one "
+            "that it made, or none. Name another --out, or move that folder away"
         ) from error
 
 

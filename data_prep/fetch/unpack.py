@@ -98,7 +98,7 @@ def _parts(archive: Path, member: _Member) -> tuple[str, ...]:
     parts = tuple(part for part in name.split("/") if part != ".")
     if member.kind not in ("file", "folder"):
         raise DataError(f"{archive}: found {member.kind} called {name[:200]!r}; {_REFUSED}")
-    unfit = not parts and member.kind == "file" or name.startswith("/") or "\\" in name or (len(name) > 1 and name[1] == ":")
+    unfit = (not parts and member.kind == "file") or name.startswith("/") or "\\" in name or (len(name) > 1 and name[1] == ":")
     if unfit or any(_unfit(part) for part in parts):
         raise DataError(f"{archive}: found the name {name[:200]!r}, which may lead outside or is no file name; {_REFUSED}")
     return parts or (".",)
