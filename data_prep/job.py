@@ -80,7 +80,7 @@ def prepare(settings: PrepareSettings, say: Callable[[str], None] = print) -> Ma
     """
     settings = _absolute(settings)
     parts = [part for root in settings.roots for part in sources.discover(root, settings.image_root, settings.split)]
-    _check_distinct(parts)
+    sources.check_distinct(parts)
     fingerprint = _fingerprint(settings, parts)
     slices = plan(parts, settings.rows_per_shard)
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -182,23 +182,6 @@ def _absolute(settings: PrepareSettings) -> PrepareSettings:
             "checkpoint": str(Path(settings.checkpoint).absolute()) if Path(settings.checkpoint).is_dir() else settings.checkpoint,
         }
     )
-
-
-def _check_distinct(parts: list[sources.Part]) -> None:
-    """Refuse two sets of one name: their rows would share ids, and batches would mix them as one source."""
-    seen: set[tuple[Path, str]] = set()
-    folders: dict[str, Path] = {}
-    for part in parts:
-        path = part.path.resolve()
-        if (path, part.kind) in seen:
-            raise DataError(f"{part.path}: found it twice among the folders given; expected every set once. Name each folder once")
-        seen.add((path, part.kind))
-        folder = folders.setdefault(part.source, path.parent)
-        if folder != path.parent:
-            raise DataError(
-                f"{part.source}: found sets of this name in {folder} and in {path.parent}; expected one, since their rows would "
-                "share ids. Rename one of the two, or prepare one of them only"
-            )
 
 
 def _fingerprint(settings: PrepareSettings, parts: list[sources.Part]) -> dict:
