@@ -18,6 +18,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "0" if sys.argv[1:2] == ["fetch"] else "
 
 from pydantic import ValidationError
 
+from data_prep.check import CheckSettings, as_json, check, exit_code, text
 from data_prep.fetch import FetchSettings, corpus, fetch, listing
 from data_prep.samples import DataError
 from data_prep.shards import Manifest, load_manifest
@@ -48,6 +49,18 @@ def _parser() -> argparse.ArgumentParser:
     get.add_argument("--revision", help="branch, tag or commit (default: the pinned one; where none is known: main, its commit recorded)")
     get.add_argument("--only", nargs="+", default=(), metavar="PART", help="only these subsets or files; others can be added later")
     get.add_argument("--keep-archives", action="store_true", help="keep archives after unpacking")
+    look = commands.add_parser("check", help="what prepare would set aside, and why", epilog=f"exit status: {exit_code.__doc__}")
+    look.set_defaults(run=_check)
+    look.add_argument("roots", nargs="+", type=Path, help="folders, as for prepare; evaluation data is looked at as well")
+    look.add_argument("--split", default="original", help="MMEB-train split")
+    look.add_argument("--image-root", type=Path, help="as for prepare")
+    look.add_argument("--sample", type=int, metavar="N", help="open the images of about N rows per source (default: all)")
+    look.add_argument("--checkpoint", help="encode every opened row as the job would, so that lengths are exact")
+    look.add_argument("--min-pixels", type=int, help="as for prepare")
+    look.add_argument("--max-pixels", type=int, help="as for prepare")
+    look.add_argument("--max-tokens", type=int, default=4096, help="as for prepare")
+    look.add_argument("--workers", type=int, help="processes (default: every CPU)")
+    look.add_argument("--json", action="store_true", help="print JSON")
     job = commands.add_parser("prepare", help="raw data -> arrow shards, on Ray")
     job.set_defaults(run=_prepare)
     job.add_argument("roots", nargs="+", type=Path, help="folders with data in any known format")
@@ -80,6 +93,12 @@ def _fetch(args: argparse.Namespace) -> int:
     print(f"\n{entry.elsewhere}\n" if entry.elsewhere else "")
     print(f"Next: python -m data_prep check {folder}")
     return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    survey = check(CheckSettings(**{name: getattr(args, name) for name in CheckSettings.model_fields}))
+    print(as_json(survey) if args.json else text(survey))
+    return exit_code(survey)
 
 
 def _prepare(args: argparse.Namespace) -> int:

@@ -42,7 +42,7 @@ def discover(root: Path, image_root: Path | None = None, split: str = "original"
     Raises:
         DataError: no such folder, nothing recognised, two sets of one name, or a part that cannot be used.
     """
-    found = list(survey(root, image_root, split))
+    found = survey(root, image_root, split)
     for unusable in found:
         if isinstance(unusable, Unusable):
             raise DataError(unusable.reason)
@@ -51,7 +51,7 @@ def discover(root: Path, image_root: Path | None = None, split: str = "original"
     return parts
 
 
-def survey(root: Path, image_root: Path | None = None, split: str = "original") -> Iterator[Part | Unusable]:
+def survey(root: Path, image_root: Path | None = None, split: str = "original") -> list[Part | Unusable]:
     """As `discover`, but in no order, and what cannot be used stands in its place instead of ending the search.
 
     Raises:
@@ -69,7 +69,7 @@ def survey(root: Path, image_root: Path | None = None, split: str = "original") 
     found = [part for folder in _folders(root) for family in FAMILIES for part in family.discover(folder, image_root, split)]
     if not found:
         raise DataError(_nothing_found(root, split))
-    yield from found
+    return found
 
 
 def read(part: Part, start: int, stop: int) -> Iterator[RawSample | Rejected]:
