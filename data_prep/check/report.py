@@ -42,7 +42,7 @@ def text(survey: Survey) -> str:
     for unusable in survey.unusable:
         lines += ["", f"{unusable.source}: {unusable.reason}"]
     for name, found in {**survey.found, **survey.evaluation}.items():
-        for code, count in found.reasons.most_common():
+        for code, count in sorted(found.reasons.items(), key=lambda item: -item[1]):
             lines += ["", f"{name}: {code} x {count} -> {_ADVICE.get(code, _OTHERWISE)}"]
             lines += [f"    {example[:300]}" for example in found.examples[code]]
     return "\n".join([*lines, "", *_conclusion(survey)])

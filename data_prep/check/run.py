@@ -79,19 +79,16 @@ def check(settings: CheckSettings) -> Survey:
     survey = Survey()
     parts: list[Part] = []
     for root in settings.roots:
-        for name, findings in evaluation_findings(root, settings.image_root):
-            if isinstance(findings, Unusable):
-                survey.unusable.append(findings)
-            else:
-                survey.evaluation[name] = findings
+        evaluation = list(evaluation_findings(root, settings.image_root))
         try:
             found = sources.survey(root, settings.image_root, settings.split)
         except DataError:
-            if not survey.evaluation and not survey.unusable:
+            if not evaluation:
                 raise
             found = []
         parts += [part for part in found if isinstance(part, Part)]
-        survey.unusable += [part for part in found if isinstance(part, Unusable)]
+        survey.unusable += [part for part in (*found, *(own for _, own in evaluation)) if isinstance(part, Unusable)]
+        survey.evaluation |= {name: own for name, own in evaluation if isinstance(own, Findings)}
     sources.check_distinct(parts)
     for part, result in _scan_all(sorted(parts, key=lambda part: (part.source, part.split, part.first)), settings):
         if isinstance(result, Unusable):

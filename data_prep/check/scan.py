@@ -4,7 +4,6 @@ With a checkpoint the job's own encoder looks at every row that is opened. Witho
 a token, and an image has at most one token for every 28 x 28 pixels (the smallest image token of the supported families).
 """
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -54,24 +53,23 @@ class Findings:
     aside: int = 0
     maybe_long: int = 0
     unopened_rows: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    reasons: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, reason: str, row_id: str) -> None:
         """Count one reason, which begins with a code and a colon."""
         code = reason.split(":")[0]
-        self.reasons[code] += 1
-        self._keep(code, [f"{row_id}: {reason}"])
+        self._count(code, 1, [f"{row_id}: {reason}"])
 
     def join(self, other: "Findings") -> None:
         """Take up what was found in further rows."""
         for name in ("rows", "images", "opened", "missing", "unreadable", "aside", "maybe_long", "unopened_rows"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.reasons += other.reasons
-        for code, lines in other.examples.items():
-            self._keep(code, lines)
+        for code, count in other.reasons.items():
+            self._count(code, count, other.examples[code])
 
-    def _keep(self, code: str, lines: list[str]) -> None:
+    def _count(self, code: str, count: int, lines: list[str]) -> None:
+        self.reasons[code] = self.reasons.get(code, 0) + count
         kept = self.examples.setdefault(code, [])
         kept += lines[: EXAMPLES - len(kept)]
 
