@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from data_prep import sources
 from data_prep.check.evaluation import evaluation_findings
-from data_prep.check.scan import Findings, Look, scan
+from data_prep.check.scan import Findings, Look, forget, scan
 from data_prep.samples import DataError
 from data_prep.sources import Part, Unusable
 
@@ -76,6 +76,7 @@ def check(settings: CheckSettings) -> Survey:
     Raises:
         DataError: no such folder, nothing recognised, two sets of one name, or a process that died.
     """
+    forget()
     survey = Survey()
     parts: list[Part] = []
     for root in settings.roots:

@@ -166,6 +166,11 @@ def verdict(ref: ImageRef, opening: bool) -> tuple[str | None, tuple[int, int]]:
     return _verdict(ref, opening)
 
 
+def forget() -> None:
+    """Forget what was seen of image files, which may have changed since."""
+    _verdict_of_file.cache_clear()
+
+
 @lru_cache(maxsize=2**16)
 def _verdict_of_file(name: str, root: Path, opening: bool) -> tuple[str | None, tuple[int, int]]:
     return _verdict(ImageRef(name, root), opening)

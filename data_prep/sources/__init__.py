@@ -66,12 +66,13 @@ def survey(root: Path, image_root: Path | None = None, split: str = "original") 
             )
     if not re.fullmatch(r"\w+", split):
         raise DataError(f"split {split!r}: expected letters, digits and underscores, such as 'original'")
-    each = (part for folder in _folders(root) for family in FAMILIES for part in family.discover(folder, image_root, split))
-    # a damaged json file is nobody's and everybody's: two families then say the same of it
-    found = list({(part.path, part.reason) if isinstance(part, Unusable) else part: part for part in each}.values())
+    found: dict[object, Part | Unusable] = {}
+    for part in (part for folder in _folders(root) for family in FAMILIES for part in family.discover(folder, image_root, split)):
+        # a damaged json file is nobody's and everybody's: two families then say the same of it
+        found.setdefault((part.path, part.reason) if isinstance(part, Unusable) else part, part)
     if not found:
         raise DataError(_nothing_found(root, split))
-    return found
+    return list(found.values())
 
 
 def read(part: Part, start: int, stop: int) -> Iterator[RawSample | Rejected]:

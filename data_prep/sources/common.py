@@ -90,14 +90,15 @@ def plain(text: str | None) -> str:
     return PLACEHOLDER.sub("", text or "").strip()
 
 
-def side(text: str | None, path: str | None, root: Path) -> Side:
-    """A side of MMEB's two columns; an empty or null path means no image."""
-    return Side(plain(text), (ImageRef(path, root),) if path else ())
+def side(text: str | None, paths: str | list[str] | None, root: Path) -> Side:
+    """A side of MMEB's two columns; an empty or null path means no image, a list several."""
+    names = [paths] if isinstance(paths, str) else paths or []
+    return Side(plain(text), tuple(ImageRef(name, root) for name in names if name))
 
 
-def required_side(name: str, text: str | None, path: str | None, root: Path) -> Side:
+def required_side(name: str, text: str | None, paths: str | list[str] | None, root: Path) -> Side:
     """As `side`, but neither text nor image is a `RowError`."""
-    made = side(text, path, root)
+    made = side(text, paths, root)
     if made.empty:
         raise RowError(f"empty_side: {name} has neither text nor image")
     return made

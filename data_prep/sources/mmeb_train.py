@@ -2,8 +2,9 @@
 
     <root>/<Subset>/<split>-00000-of-00001.parquet      strings qry, qry_image_path, pos_text, pos_image_path,
                                                         optionally neg_text, neg_image_path
-    <root>/images/...                                   what image paths are relative to: <root>
+    <root>/images/...                                   what image paths are relative to: <root>; see `_bases` for where else
 
+A path cell of query or positive may be a list as well, of strings or written as Python source: several images, shown in that order.
 Format: `TIGER-Lab/MMEB-train` on the Hub, splits `original`, `diverse_instruction` and, older, `train`; also
 `intfloat/mmE5-MMEB-hardneg`, whose neg columns hold Python lists written as strings. Invariant: the id of a sample is
 "mmeb_train/<Subset>/<split>/<row>", rows counted over all files of the split.
@@ -31,7 +32,7 @@ from data_prep.sources.common import (
 from data_prep.sources.parquet import TEXT, TEXT_OR_TEXTS, Table
 
 LOOKS_FOR = "an MMEB-train folder: <Subset>/<split>-*.parquet"
-REQUIRED = {"qry": TEXT, "qry_image_path": TEXT, "pos_text": TEXT, "pos_image_path": TEXT}
+REQUIRED = {"qry": TEXT, "qry_image_path": TEXT_OR_TEXTS, "pos_text": TEXT, "pos_image_path": TEXT_OR_TEXTS}
 OPTIONAL = {"neg_text": TEXT_OR_TEXTS, "neg_image_path": TEXT_OR_TEXTS}
 _FILE = re.compile(r"(?P<split>\w+)-\d+-of-\d+\.parquet")
 
@@ -88,7 +89,7 @@ def _part(source: str, path: Path, bases: tuple[Path | None, ...], split: str, f
 
 def _images(table: Table) -> Iterator[str]:
     for _, row in table.slice(0, ROWS_PROBED):
-        yield from filter(None, (row["qry_image_path"], row["pos_image_path"]))
+        yield from filter(None, (*_values(row["qry_image_path"]), *_values(row["pos_image_path"])))
 
 
 def read(part: Part, start: int, stop: int) -> Iterator[RawSample | Rejected]:
@@ -102,8 +103,8 @@ def _sample(part: Part, number: int, row: dict) -> RawSample:
     return RawSample(
         id=part.row_id(number),
         source=part.source,
-        query=required_side("query", row["qry"], row["qry_image_path"], part.root),
-        positive=required_side("positive", row["pos_text"], row["pos_image_path"], part.root),
+        query=required_side("query", row["qry"], _values(row["qry_image_path"]), part.root),
+        positive=required_side("positive", row["pos_text"], _values(row["pos_image_path"]), part.root),
         negatives=negatives(row.get("neg_text"), row.get("neg_image_path"), part.root),
     )
 
