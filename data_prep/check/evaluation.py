@@ -11,14 +11,18 @@ from data_prep.sources.common import visible
 from data_prep.sources.mmeb_eval import each_set
 
 
-def evaluation_findings(root: Path, image_root: Path | None = None) -> Iterator[tuple[str, Findings | Unusable]]:
-    """(name, what was found) for every MMEB-format set and every TSV in `root` and its direct subfolders; nothing where there is none."""
+def evaluation_findings(root: Path, image_root: Path | None, taken: set[Path]) -> Iterator[tuple[str, Findings | Unusable]]:
+    """(name, what was found) for every MMEB-format set and every TSV in `root` and its direct subfolders; nothing where there is none.
+
+    Args:
+        taken: files that a training source reads.
+    """
     if not root.is_dir():
         return
     for folder in [root, *(path for path in visible(root) if path.is_dir())]:
         if any(folder.glob("[!.]*/test-*.parquet")):
             yield from _sets(folder, image_root)
-        for path in (path for path in visible(folder) if path.suffix == ".tsv"):
+        for path in (path for path in visible(folder) if path.suffix == ".tsv" and path not in taken):
             yield _benchmark(path)
 
 

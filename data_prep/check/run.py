@@ -80,13 +80,13 @@ def check(settings: CheckSettings) -> Survey:
     survey = Survey()
     parts: list[Part] = []
     for root in settings.roots:
-        evaluation = list(evaluation_findings(root, settings.image_root))
         try:
-            found = sources.survey(root, settings.image_root, settings.split)
-        except DataError:
-            if not evaluation:
-                raise
-            found = []
+            found, nothing = sources.survey(root, settings.image_root, settings.split), None
+        except DataError as error:
+            found, nothing = [], error
+        evaluation = list(evaluation_findings(root, settings.image_root, {part.path for part in found}))
+        if nothing and not evaluation:
+            raise nothing
         parts += [part for part in found if isinstance(part, Part)]
         survey.unusable += [part for part in (*found, *(own for _, own in evaluation)) if isinstance(part, Unusable)]
         survey.evaluation |= {name: own for name, own in evaluation if isinstance(own, Findings)}
