@@ -88,7 +88,6 @@ def fetch(settings: FetchSettings, say: Callable[[str], None] = print) -> Path:
             if set(parts) <= set(record.parts) and _whole(folder, record):
                 say(f"{folder}: there already, whole, {_commits(record)}")
                 return folder
-            os.replace(folder / RECORD, folder / _STATE)
             folder.rename(partial)
         partial.mkdir(exist_ok=True)
         record = _begin(partial, entry, settings)
@@ -100,7 +99,7 @@ def fetch(settings: FetchSettings, say: Callable[[str], None] = print) -> Path:
                 path = from_web(file, partial)
                 _store(partial, record, path, _stored(path, file.url, digest_of(path, "sha256")))
         record.parts = sorted({*record.parts, *parts})
-        _finish(partial, folder, record)
+        _finish(partial, folder, record, settings.keep_archives)
     say(f"{folder}: whole, {len(record.files)} files and archives, {_commits(record)}, recorded in {RECORD}")
     return folder
 
@@ -108,6 +107,8 @@ def fetch(settings: FetchSettings, say: Callable[[str], None] = print) -> Path:
 def _begin(partial: Path, entry: Corpus, settings: FetchSettings) -> Record:
     """The record of an interrupted run, or a new one with every revision resolved."""
     shutil.rmtree(partial / _UNPACKING, ignore_errors=True)
+    if (partial / RECORD).exists():  # it was whole: parts are to be added, or only the last rename was missing
+        os.replace(partial / RECORD, partial / _STATE)
     if (partial / _STATE).exists():
         record = _read(partial / _STATE)
         _check_same(partial, record, entry, settings)
@@ -199,11 +200,14 @@ def _whole(folder: Path, record: Record) -> bool:
     return all(_done(folder, record, name) for name in record.files)
 
 
-def _finish(partial: Path, folder: Path, record: Record) -> None:
-    """The record, then the one rename that makes the folder appear."""
+def _finish(partial: Path, folder: Path, record: Record, keep: bool) -> None:
+    """No archives that were unpacked, the record, then the one rename that makes the folder appear."""
+    for name, stored in record.files.items():
+        if stored.into and not keep:
+            (partial / name).unlink(missing_ok=True)
     _remove_empty(partial)
-    _write(partial / RECORD, record)
-    (partial / _STATE).unlink()
+    _write(partial / _STATE, record)
+    os.replace(partial / _STATE, partial / RECORD)
     partial.rename(folder)
 
 

@@ -27,7 +27,7 @@ FAMILIES = tuple(
 
 _READERS = {family.__name__.rpartition(".")[2]: family for family in FAMILIES}
 
-NOT_TRAINING = {"mmeb-eval", "benchmarks", "images", "images_zip", "eval_images"}
+NOT_TRAINING = {"mmeb-eval", "mmeb-test-instruct", "benchmarks", "lmudata", "images", "images_zip", "eval_images"}
 """Folders that are never searched for training data, lower case."""
 
 

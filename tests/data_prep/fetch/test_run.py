@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_prep.fetch import FetchSettings, catalogue, fetch
+from data_prep.fetch import FetchSettings, catalogue, fetch, run
 from data_prep.fetch.catalogue import Corpus, WebFile
 from data_prep.samples import DataError
 from data_prep.sources import discover, read
@@ -84,7 +84,7 @@ def test_a_corpus_becomes_a_folder_that_the_job_reads(hub, mmeb, tmp_path):
     assert record["commits"] == {"TIGER-Lab/MMEB-train": hub.commit}
     assert record["asked"] == {"TIGER-Lab/MMEB-train": "main"}
     assert record["parts"] == ["CIRR", "ChartQA"]
-    zipped = images("CIRR")
+    zipped = hub.repositories["TIGER-Lab/MMEB-train"]["images_zip/CIRR.zip"]
     assert record["files"]["images_zip/CIRR.zip"] == {
         "bytes": len(zipped),
         "sha256": hashlib.sha256(zipped).hexdigest(),
@@ -122,7 +122,7 @@ def test_parts_can_be_added_later(hub, mmeb, tmp_path):
 
 def test_a_file_that_was_lost_is_fetched_again(hub, mmeb, tmp_path):
     folder = get(tmp_path, keep_archives=True)
-    assert (folder / "images_zip" / "CIRR.zip").read_bytes() == images("CIRR")
+    assert (folder / "images_zip" / "CIRR.zip").read_bytes() == hub.repositories["TIGER-Lab/MMEB-train"]["images_zip/CIRR.zip"]
     lost = folder / "CIRR" / "original-00000-of-00001.parquet"
     lost.unlink()
     hub.sent.clear()
@@ -212,6 +212,33 @@ def test_killed_in_the_middle_it_goes_on(server, tmp_path):
     assert (tmp_path / "sharegpt4v" / path).read_bytes() == data
     assert server.sent[path] == len(data) - 10 * 2**20
     assert "coco/train2017 (COCO 2017 train)" in third.stdout and "python -m data_prep check" in third.stdout
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("step", "call"), [("from_hub", 1), ("from_hub", 4), ("unpack", 1), ("_move", 1), ("_store", 5), ("_finish", 0)])
+def test_ended_at_any_step_nothing_half_made_is_seen_and_it_goes_on(hub, mmeb, tmp_path, monkeypatch, step, call, when):
+    real, calls = getattr(run, step), []
+
+    def ended(*arguments, **named):
+        calls.append(step)
+        if len(calls) <= call:
+            return real(*arguments, **named)
+        if when == "after":
+            real(*arguments, **named)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, step, ended)
+        with pytest.raises(KeyboardInterrupt):
+            get(tmp_path)
+    folder = tmp_path / "data" / "MMEB-train"
+    assert len(calls) > call and folder.exists() == (step == "_finish" and when == "after")
+    sent = sum(hub.sent.values())
+    assert listed(get(tmp_path)) == WHOLE
+    largest = max(len(data) for data in hub.repositories["TIGER-Lab/MMEB-train"].values())
+    total = sum(stored["bytes"] for stored in json.loads((folder / RECORDED).read_text())["files"].values())
+    assert sum(hub.sent.values()) <= total + largest and sent > 0
+    assert not (tmp_path / "data" / ".MMEB-train.partial").exists()
 
 
 def test_files_of_a_web_server(hub, monkeypatch, tmp_path):
