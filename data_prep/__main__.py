@@ -49,7 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument("--image-root", type=Path, help="folder the image paths start from, if not the data's own")
     job.add_argument("--min-pixels", type=int, help="smallest image area (default: the checkpoint's)")
     job.add_argument("--max-pixels", type=int, help="largest image area (default: the checkpoint's)")
-    job.add_argument("--max-tokens", type=int, default=4096, help="longer rows are set aside, never cut")
+    job.add_argument("--max-tokens", type=int, default=4096, help="longer rows lose turns or text, or are set aside")
+    job.add_argument("--min-text-tokens", type=int, default=64, help="a text is not shortened to fewer tokens")
     job.add_argument("--rows-per-shard", type=int, default=512)
     job.add_argument("--workers", type=int, help="Ray workers (default: every CPU)")
     job.add_argument("--max-reject-share", type=float, default=0.02, help="stop when more rows than this share are unusable")
@@ -62,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    encode = EncodeSettings(min_pixels=args.min_pixels, max_pixels=args.max_pixels, max_tokens=args.max_tokens)
+    limits = ("min_pixels", "max_pixels", "max_tokens", "min_text_tokens")
+    encode = EncodeSettings(**{name: getattr(args, name) for name in limits})
     names = ("roots", "checkpoint", "out", "split", "image_root", "rows_per_shard", "workers", "max_reject_share")
     settings = PrepareSettings(encode=encode, **{name: getattr(args, name) for name in names})
     manifest = prepare(settings)
