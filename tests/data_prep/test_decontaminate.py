@@ -209,5 +209,5 @@ def test_decoding_before_comparing_changes_nothing(encoder) -> None:
         s.images for s in (decoded.query, decoded.positive, *decoded.negatives)
     ]
     assert plain.query.ids.tolist() == decoded.query.ids.tolist()
-    with pytest.raises(ImageError, match="^broken: 'a'"):
+    with pytest.raises(ImageError, match=r"^broken: 'a'"):
         with_pictures(row(Side(images=(ImageRef("a", data=b""),))))
