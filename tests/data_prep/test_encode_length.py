@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from data_prep.__main__ import summary
@@ -36,16 +36,21 @@ def beginnings(text: str) -> list[str]:
     return list(dict.fromkeys([text] + [text[:stop].rstrip() for stop in range(len(text), 0, -1)]))
 
 
-text = st.lists(st.sampled_from(WORDS), max_size=15).map("".join).map(str.strip)
+def texts(least: int, most: int) -> st.SearchStrategy[str]:
+    """So many of `WORDS`, without outer white space."""
+    return st.lists(st.sampled_from(WORDS), min_size=least, max_size=most).map("".join).map(str.strip)
+
+
+said = texts(1, 6).map(lambda text: text or "a")
 
 
 @settings(max_examples=1000)
 @example("red " * 20 + "x", 2, [("how many?", "three")], 40, 8)
 @given(
-    words=text,
-    images=st.integers(0, 2),
-    turns=st.lists(st.tuples(text.filter(bool), text.filter(bool)), max_size=4),
-    max_tokens=st.integers(1, 250),
+    words=texts(0, 5) | texts(20, 40),
+    images=st.integers(0, 1),
+    turns=st.lists(st.tuples(said, said), max_size=3),
+    max_tokens=st.integers(50, 300),
     min_text_tokens=st.integers(1, 40),
 )
 def test_what_is_left_is_the_encoding_of_a_shorter_row(encoder, picture_56, words, images, turns, max_tokens, min_text_tokens) -> None:
@@ -57,10 +62,12 @@ def test_what_is_left_is_the_encoding_of_a_shorter_row(encoder, picture_56, word
         sample = limited(encoder, max_tokens, min_text_tokens).sample(RawSample("s/0", "s", side, asked))
     except TooLongError as error:
         assert str(error).startswith(f"too_long: {len(whole)} tokens, expected at most {max_tokens}; ")
+        event("set aside")
         spare = len(encoder.plain_text_ids(words)) - floor
         assert len(encoder.sequence(side, asked[:1])) - spare > max_tokens - 3, "a shortened text may fall into up to three more pieces"
         return
     found = sample.query
+    event(f"lost {sample.shortened}")
     assert len(found) <= max_tokens
     assert (found.ids == encoder.image_id).sum() == 4 * images == 4 * len(found.images)
     assert found.ids[found.roles == Role.CHORUS].tolist() == list(encoder.chorus_ids)
@@ -107,7 +114,7 @@ def test_evaluation_and_inference_never_shorten(encoder: Encoder) -> None:
 
 def test_shards_and_the_summary_count_what_was_lost(checkpoint: Path, tmp_path: Path) -> None:
     turns = [{"from": who, "value": text} for text in ("what is it?", "it?") for who in ("human", "gpt")]
-    rows = [{"conversations": turns}, {"conversations": turns * 9}, {"conversations": turns[:1] + [{"from": "gpt", "value": "x y " * 300}]}]
+    rows = [{"conversations": turns}, {"conversations": turns * 9}, {"conversations": [turns[0], {"from": "gpt", "value": "x y " * 300}]}]
     (tmp_path / "chats").mkdir()
     (tmp_path / "chats" / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
     [part] = discover(tmp_path)
