@@ -66,11 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     job.add_argument("roots", nargs="+", type=Path, help="folders with data in any known format")
     job.add_argument("--checkpoint", required=True, help="checkpoint with chorus tokens (folder or hub id)")
     job.add_argument("--out", required=True, type=Path, help="folder for the shards")
+    job.add_argument("--against", nargs="+", type=Path, default=[], help="evaluation data: training rows that occur there are dropped")
     job.add_argument("--split", default="original", help="MMEB-train split: original or diverse_instruction")
     job.add_argument("--image-root", type=Path, help="folder the image paths start from, if not the data's own")
     job.add_argument("--min-pixels", type=int, help="smallest image area (default: the checkpoint's)")
     job.add_argument("--max-pixels", type=int, help="largest image area (default: the checkpoint's)")
-    job.add_argument("--max-tokens", type=int, default=4096, help="longer rows are set aside, never cut")
+    job.add_argument("--max-tokens", type=int, default=4096, help="longer rows lose turns or text, or are set aside")
+    job.add_argument("--min-text-tokens", type=int, default=64, help="a text is not shortened to fewer tokens")
     job.add_argument("--rows-per-shard", type=int, default=512)
     job.add_argument("--workers", type=int, help="Ray workers (default: every CPU)")
     job.add_argument("--max-reject-share", type=float, default=0.02, help="stop when more rows than this share are unusable")
@@ -105,8 +107,9 @@ def _prepare(args: argparse.Namespace) -> int:
     from data_prep.encode import EncodeSettings  # these import transformers and ray: seconds that other commands need not wait
     from data_prep.job import PrepareSettings, prepare
 
-    encode = EncodeSettings(min_pixels=args.min_pixels, max_pixels=args.max_pixels, max_tokens=args.max_tokens)
-    names = ("roots", "checkpoint", "out", "split", "image_root", "rows_per_shard", "workers", "max_reject_share")
+    limits = ("min_pixels", "max_pixels", "max_tokens", "min_text_tokens")
+    encode = EncodeSettings(**{name: getattr(args, name) for name in limits})
+    names = ("roots", "checkpoint", "out", "against", "split", "image_root", "rows_per_shard", "workers", "max_reject_share")
     settings = PrepareSettings(encode=encode, **{name: getattr(args, name) for name in names})
     manifest = prepare(settings)
     print(summary(args.out, manifest))
@@ -115,7 +118,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def summary(folder: Path, manifest: Manifest) -> str:
-    """Rows, bytes and rejects per source, and the reasons of the rejects."""
+    """Rows, bytes and rejects per source, the reasons of the rejects and of what was dropped, and how many rows were shortened."""
     lines = [f"{'source':40} {'shards':>6} {'rows':>9} {'MiB':>8} {'set aside':>9}"]
     for source in sorted({shard.source for shard in manifest.shards}):
         own = [shard for shard in manifest.shards if shard.source == source]
@@ -124,6 +127,9 @@ def summary(folder: Path, manifest: Manifest) -> str:
         lines.append(f"{source:40} {len(own):6} {sum(s.rows for s in own):9} {size:8.1f} {aside:9}")
     reasons = Counter(row.reason.split(":")[0] for row in manifest.rejected)
     lines += [f"  set aside, {reason}: {count}" for reason, count in reasons.most_common()]
+    drops = Counter(row.reason.split(":")[0] for row in manifest.dropped)
+    lines += [f"  dropped, {reason}: {count}" for reason, count in drops.most_common()]
+    lines += [f"  shortened to --max-tokens, lost {what}: {count}" for what, count in sorted(manifest.shortened.items())]
     lines.append(f"{manifest.rows} rows in {folder}, manifest {manifest.digest()[:16]}")
     return "\n".join(lines)
 

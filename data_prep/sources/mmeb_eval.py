@@ -90,6 +90,11 @@ def each_set(root: Path, image_root: Path | None = None) -> Iterator[EvalSet]:
     return (_set(folder, paths, bases, extra) for folder, paths in files.items())
 
 
+def holds_sets(root: Path) -> bool:
+    """Whether a folder is of this format: a set in one of its folders."""
+    return any(folder.is_dir() and _files(folder) for folder in visible(root))
+
+
 def _files(folder: Path) -> list[Path]:
     return [path for path in visible(folder) if path.name.startswith("test-") and path.suffix == ".parquet"]
 
