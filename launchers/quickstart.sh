@@ -12,11 +12,17 @@ fi
 started=$SECONDS
 say() { printf '\n== %s (%d s)\n' "$*" "$((SECONDS - started))"; }
 
-say "1/6 data: procedurally drawn scenes in the field's formats"
-[ -d "$work/data" ] || python -m data_prep.embedded "$work/data"
+checkpoint() {
+    [ -d "$work/base" ] || python -m pipeline.model base "$work/base"
+    [ -d "$work/crem-init" ] || python -m pipeline.model chorus "$work/base" "$work/crem-init"
+}
+
+mkdir -p "$work"
+say "1/6 data: procedurally drawn scenes in the field's formats; meanwhile, on the other core,"
 say "2/6 checkpoint: a small random-weight Qwen2-VL, then its chorus tokens"
-[ -d "$work/base" ] || python -m pipeline.model base "$work/base"
-[ -d "$work/crem-init" ] || python -m pipeline.model chorus "$work/base" "$work/crem-init"
+checkpoint & made=$!
+[ -d "$work/data" ] || python -m data_prep.embedded "$work/data"
+wait "$made"
 say "3/6 prepare: Ray job to arrow shards"
 bash launchers/prepare.sh "$work/data" --checkpoint "$work/crem-init" --out "$work/shards"
 say "4/6 train: joint objective, two ranks, ZeRO-3"

@@ -12,11 +12,11 @@ from pipeline.config import BatchSettings, DataSettings, LossSettings, ModelSett
 def tiny() -> RunConfig:
     """The quickstart: the embedded 2 M-parameter Qwen2-VL on the embedded scenes, two CPU ranks, a few minutes."""
     return RunConfig(
-        steps=560,
-        save_every=280,
+        steps=500,
+        save_every=250,
         # several sources in every step: from random weights, batches of one source learn nothing for a long time
         batch=BatchSettings(pairs=30, conversations=24, sub_batch=10, row_tokens=256, chunk_tokens=16384),
-        loss=LossSettings(symmetric=True, temperature=0.05),
+        loss=LossSettings(symmetric=True, temperature=0.07),
         # from random weights, rates of 1e-3 and more can leave retrieval at chance, and answers build on what retrieval teaches it to see;
         # the embedding alone bears more, and at the others' rate the first hundred steps only teach it which words are frequent
         optim=OptimSettings(
