@@ -27,6 +27,7 @@ def settings(embedded: Path, base_checkpoint: Path, tmp_path: Path) -> StudySett
         benchmarks=embedded / "benchmarks",
         out=tmp_path / "study",
         arms=("both_losses", "full"),
+        full_k=4,
         track_uri=f"sqlite:///{tmp_path}/mlflow.db",
         track_artifacts=str(tmp_path / "mlartifacts"),
         words=("--steps", "4", "--batch.pairs", "8", "--batch.sub-batch", "4", "--batch.conversations", "4", "--track.no-system-metrics"),

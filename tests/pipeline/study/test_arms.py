@@ -14,7 +14,7 @@ def by_name(arms) -> dict:
 
 
 def test_the_ablation_leaves_out_one_part_after_the_other():
-    arms = by_name(ablation(BOTH))
+    arms = by_name(ablation(BOTH, k=4))
     assert list(arms) == [
         "retrieval_only",
         "retrieval_only_chorus",
@@ -37,7 +37,7 @@ def test_the_ablation_leaves_out_one_part_after_the_other():
 
 
 def test_published_rows_stand_with_the_arm_they_belong_to():
-    rows = {arm.name: arm.published for arm in ablation(BOTH, sweep=(16, 3))}
+    rows = {arm.name: arm.published for arm in ablation(BOTH, k=4, sweep=(16, 3))}
     figures = {name: (row.mmeb, row.native, row.compressed) for name, row in rows.items() if row}
     assert figures == {
         "retrieval_only": (62.3, 43.4, None),

@@ -6,7 +6,7 @@ from pipeline.study.arms import Sources, ablation, elastic
 from pipeline.study.findings import Claim, claims, judge, verdict
 from pipeline.study.scores import Difference, Mean, Scores
 
-ABLATION = ablation(Sources(("a",), ("b",), ("b",)), sweep=(1, 16))
+ABLATION = ablation(Sources(("a",), ("b",), ("b",)), k=4, sweep=(1, 16))
 
 
 def scores(p: float, native: float, compressed: float | None = None, error: float = 0.01) -> Scores:

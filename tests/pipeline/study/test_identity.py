@@ -38,7 +38,7 @@ def test_decisions():
 
 @pytest.mark.parametrize("scored", [False, True])
 def test_a_changed_setting_is_an_error_that_says_which(scored):
-    with pytest.raises(DataError, match=r"arm k4: .*training\.steps: 600 then, 7 now.*Name another --out"):
+    with pytest.raises(DataError, match=r"arm k4: .*training\.steps: 500 then, 7 now.*Name another --out"):
         decide("k4", of(), of("--steps", "7"), scored)
 
 

@@ -10,7 +10,7 @@ def scores(value: float, compressed: float | None = None) -> Scores:
     return Scores(mean, mean, mean, mean, None if compressed is None else Mean(compressed, 0.01), None, 0.1, 0.2)
 
 
-PARTS = selected(ablation(Sources((), (), ())), ("retrieval_only", "retrieval_only_chorus", "full"))
+PARTS = selected(ablation(Sources((), (), ()), k=4), ("retrieval_only", "retrieval_only_chorus", "full"))
 PART_RESULTS = {"retrieval_only": {0: scores(0.3)}, "retrieval_only_chorus": {4: scores(0.2, 0.1)}, "full": {4: scores(0.5, 0.4)}}
 ELASTIC = elastic((1, 4))
 ELASTIC_RESULTS = {"elastic": {4: scores(0.4, 0.3), 1: scores(0.2, 0.1)}, "k1": {1: scores(0.25)}, "k4": {4: scores(0.5, 0.45)}}

@@ -6,7 +6,7 @@ from pipeline.study import tables
 from pipeline.study.arms import Sources, ablation, elastic, selected
 from pipeline.study.scores import Mean, Scores
 
-ARMS = selected(ablation(Sources((), (), ())), ("retrieval_only", "full", "both_losses"))
+ARMS = selected(ablation(Sources((), (), ()), k=4), ("retrieval_only", "full", "both_losses"))
 FULL = Scores(Mean(0.5, 0.02), Mean(0.6, 0.03), Mean(0.4, 0.03), Mean(0.35, 0.01), Mean(0.25, 0.01), 0.117, 0.05, 0.15)
 PLAIN = Scores(Mean(0.4, 0.02), None, None, Mean(0.355, 0.01), None, None, 0.05, None)
 RESULTS = {"retrieval_only": {0: PLAIN}, "full": {4: FULL}}
