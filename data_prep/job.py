@@ -5,14 +5,12 @@ when; so the result is the same bytes for any number of workers, a killed worker
 every shard that is already whole. Only the driver writes the manifest, last.
 """
 
-import fcntl
 import json
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +21,7 @@ from tqdm import tqdm
 from data_prep import sources
 from data_prep.cluster import as_finished, cluster
 from data_prep.encode import Encoder, EncodeSettings, fingerprint_digest, to_row
+from data_prep.hold import hold
 from data_prep.samples import DataError, Rejected
 from data_prep.shards import (
     Manifest,
@@ -85,7 +84,7 @@ def prepare(settings: PrepareSettings, say: Callable[[str], None] = print) -> Ma
     fingerprint = _fingerprint(settings, parts)
     slices = plan(parts, settings.rows_per_shard)
     settings.out.mkdir(parents=True, exist_ok=True)
-    with _lock(settings.out):
+    with hold(settings.out / ".lock", "prepare", settings.out):
         _claim(settings.out, fingerprint)
         remove_leftovers(settings.out)
         (settings.out / REJECTED).unlink(missing_ok=True)
@@ -227,24 +226,3 @@ def _claim(out: Path, fingerprint: dict) -> None:
     if stray:
         raise DataError(f"{out}: found {stray.name} but no {SETTINGS}; expected an empty folder or one of this job. Name another --out.")
     write_json(path, fingerprint)
-
-
-@contextmanager
-def _lock(out: Path) -> Iterator[None]:
-    """Hold the folder; the kernel lets go of it when this process ends, however it ends.
-
-    Raises:
-        DataError: another job holds it; names that job.
-    """
-    with (out / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise DataError(
-                f"{out}: another prepare job is writing here ({file.read() or 'it has just begun'}); wait for it, or name another --out"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
-        yield
