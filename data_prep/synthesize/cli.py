@@ -3,12 +3,6 @@
 import argparse
 from pathlib import Path
 
-from data_prep.synthesize.engine import WriteSettings
-from data_prep.synthesize.filters import FilterSettings
-from data_prep.synthesize.job import SynthesizeSettings, synthesize
-
-NESTED = {"write": WriteSettings, "filters": FilterSettings}
-
 
 def add_parser(commands) -> None:
     """Enter the command; an option that is not given keeps the default of `SynthesizeSettings`."""
@@ -21,7 +15,7 @@ def add_parser(commands) -> None:
     parser.add_argument("--out", required=True, type=Path, help="FILE.jsonl for all rows, or a folder for one file per subset")
     parser.add_argument("--split", help="MMEB-train split: original or diverse_instruction")
     parser.add_argument("--image-root", type=Path, help="folder the image paths start from, if not the data's own")
-    parser.add_argument("--side", choices=("auto", "qry", "pos"), help="whose image is asked about (auto: the query's, else the positive's)")
+    parser.add_argument("--side", choices=("auto", "qry", "pos"), help="whose image is asked about (auto: the query's if any)")
     parser.add_argument("--prompts", type=Path, help="prompt file (default: data_prep/synthesize/prompts.toml)")
     parser.add_argument("--rows-per-subset", type=int, help="only the first rows of every file")
     parser.add_argument("--engine", choices=("auto", "vllm", "transformers"), help="auto: vLLM where it is installed beside a GPU")
@@ -37,15 +31,19 @@ def add_parser(commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from data_prep.synthesize.job import SynthesizeSettings, synthesize  # torch comes with it: not for the other commands
+
     given = {name: value for name, value in vars(args).items() if name != "run"}
-    for name, kind in NESTED.items():
+    for name in ("write", "filters"):
+        kind = SynthesizeSettings.model_fields[name].annotation
         given[name] = kind(**{field: given.pop(field) for field in kind.model_fields if field in given})
     settings = SynthesizeSettings(**given)
     report = synthesize(settings)
     print(summary(report))
-    print(f"\n{settings.out}, report in {settings.out}.report.json. `prepare` finds images beside it in MMEB-train, or through --image-root.")
     folder = settings.out.parent if settings.out.suffix == ".jsonl" else settings.out
-    print(f"Next: bash launchers/prepare.sh {folder} --image-root {settings.roots[0]} --checkpoint CHECKPOINT --out SHARDS")
+    print(f"{settings.out}, with a report in {settings.out}.report.json\n")
+    print(f"Next: bash launchers/prepare.sh {folder} --checkpoint CHECKPOINT --out SHARDS")
+    print("      (--image-root MMEB-TRAIN-FOLDER unless that folder is called MMEB-train and lies beside it)")
     return 0
 
 

@@ -46,7 +46,7 @@ class Candidate:
 class Judge:
     """Judges candidates one after the other; remembers what it has kept, and counts label leaks."""
 
-    settings: FilterSettings = FilterSettings()
+    settings: FilterSettings
     leaks: int = 0
     _kept: set[tuple[str, str]] = field(default_factory=set)
 

@@ -137,11 +137,14 @@ def _run(settings: SynthesizeSettings, job: Job, parts: list[Part], done: Journa
     if not chunks:
         return
     rows = sum(len(chunk.rows) for chunk in chunks)
-    with cluster(settings.workers) as workers, tqdm(total=rows, unit="row", desc="synthesize", disable=not sys.stderr.isatty()) as bar:
-        with closing(actors_as_finished(Author, chunks, (job,), workers)) as finished:
-            for chunk, entries in finished:
-                done.add(entries)
-                bar.update(len(chunk.rows))
+    with (
+        cluster(settings.workers) as workers,
+        tqdm(total=rows, unit="row", desc="synthesize", disable=not sys.stderr.isatty()) as bar,
+        closing(actors_as_finished(Author, chunks, (job,), workers)) as finished,
+    ):
+        for chunk, entries in finished:
+            done.add(entries)
+            bar.update(len(chunk.rows))
 
 
 def plan(settings: SynthesizeSettings, parts: list[Part], done: dict[int, int]) -> Iterator[Chunk]:
@@ -176,11 +179,10 @@ def _write(settings: SynthesizeSettings, parts: list[Part], done: Journal, finge
     for target, own in groupby(_numbered(parts), lambda numbered: _target(settings, numbered[1])):
         target.parent.mkdir(parents=True, exist_ok=True)
         kept = counts["kept"]
-        with atomic_file(target) as temporary:
-            with temporary.open("w", encoding="utf-8") as file:
-                for first, part in own:
-                    for made in _records(settings, part, first, done, judge, counts):
-                        file.write(json.dumps(made) + "\n")
+        with atomic_file(target) as temporary, temporary.open("w", encoding="utf-8") as file:
+            for first, part in own:
+                for made in _records(settings, part, first, done, judge, counts):
+                    file.write(json.dumps(made) + "\n")
         if counts["kept"] > kept:
             files[str(target.relative_to(settings.out.parent))] = file_digest(target)
         else:

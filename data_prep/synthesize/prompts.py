@@ -55,5 +55,5 @@ def load_prompts(path: Path = DEFAULT) -> tuple[Prompt, ...]:
         raise DataError(f"{path}: {wrong}. Expected [[prompt]] tables with id and question or ask, as in {DEFAULT}") from error
     twice = {prompt.id for prompt in prompts if [other.id for other in prompts].count(prompt.id) > 1}
     if twice:
-        raise DataError(f"{path}: found {', '.join(sorted(twice))} more than once; expected every id once, or records could not be told apart")
+        raise DataError(f"{path}: found {', '.join(sorted(twice))} more than once; expected every id once, to tell records apart")
     return prompts
