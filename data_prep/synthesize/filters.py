@@ -4,13 +4,12 @@ Every candidate is judged in the order of the data, so that which of two duplica
 """
 
 import re
-import unicodedata
 from dataclasses import dataclass, field
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_prep.sources.common import PLACEHOLDER
+from data_prep.sources.common import PLACEHOLDER, words
 from data_prep.sources.sharegpt import MARKER
 
 REASONS = ("empty_question", "empty_answer", "unfinished", "too_long", "unreadable", "marker", "label_leak", "duplicate")
@@ -61,7 +60,7 @@ class Judge:
             self.leaks += 1
             if self.settings.label_leak == "drop":
                 return "label_leak"
-        key = (candidate.image, normal(candidate.question))
+        key = (candidate.image, words(candidate.question))
         if key in self._kept:
             return "duplicate"
         self._kept.add(key)
@@ -84,10 +83,5 @@ def _unusable(candidate: Candidate, settings: FilterSettings) -> str | None:
 
 def leaks_label(candidate: Candidate) -> bool:
     """Whether question or answer spells the label as whole words, case and punctuation aside."""
-    label = normal(candidate.label)
-    return bool(label) and any(f" {label} " in f" {normal(text)} " for text in (candidate.question, candidate.answer))
-
-
-def normal(text: str) -> str:
-    """Words of a text, lower case, one space between: what counts as the same text."""
-    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
+    label = words(candidate.label)
+    return bool(label) and any(f" {label} " in f" {words(text)} " for text in (candidate.question, candidate.answer))
