@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from data_prep.encode import EncodeSettings
 from data_prep.samples import DataError
+from data_prep.synthesize.inputs import mmeb_parts
 from pipeline import comm
 from pipeline.allocator import keep_freed_memory
 from pipeline.mine.choose import ChooseSettings
@@ -42,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
         comm.shutdown()
     if report is not None:
         print(summary(report))
-        print(f"\nNext: bash launchers/prepare.sh {settings.out} --image-root {settings.root} --checkpoint {settings.checkpoint} --out SHARDS")
+        images = mmeb_parts([settings.root], settings.image_root, settings.split)[0].root
+        print(f"\nNext: bash launchers/prepare.sh {settings.out} --image-root {images} \\")
+        print(f"          --checkpoint {settings.checkpoint} --out SHARDS")
     return 0
 
 

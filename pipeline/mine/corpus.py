@@ -14,7 +14,8 @@ from data_prep.sources import Part
 from data_prep.sources.common import words
 
 INSTRUCTION = 20
-"""A text that more targets with pictures than this share ("Represent the given image.") is an instruction, and no meaning they share."""
+"""A text that more targets with pictures than this share, or more than half of them, is an instruction ("Represent the given image.") and
+no meaning that they have in common."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Sameness:
         self.corpus, self.digests = corpus, digests
         targets = range(corpus.targets)
         shared = Counter(self._text(n) for n in targets if digests[n])
-        self._instructions = {text for text, count in shared.items() if count > INSTRUCTION}
+        self._instructions = {text for text, count in shared.items() if count > min(INSTRUCTION, shared.total() / 2)}
         self._by_trait: dict[str, set[int]] = defaultdict(set)
         for n in targets:
             for trait in self._traits(n):
@@ -62,7 +63,7 @@ class Sameness:
                 self._by_query[self._query(row)].add(corpus.number[row.positive])
 
     def never(self, row: RawSample) -> set[int]:
-        """Numbers of the targets that share a text or a picture with a positive of this query (in any row), its own negatives, or the query."""
+        """Targets that share a text or a picture with the query or one of its positives (in any row), and the row's own negatives."""
         alike = self._by_query[self._query(row)] | {self.corpus.number[row.query]}
         own = {self.corpus.number[side] for side in row.negatives if side in self.corpus.number}
         return {n for number in alike for trait in self._traits(number) for n in self._by_trait.get(trait, ())} | own

@@ -26,7 +26,7 @@ from data_prep.synthesize.inputs import data_files, mmeb_parts
 from pipeline import comm
 from pipeline.evaluate.open import Opened, open_checkpoint
 from pipeline.evaluate.stored import checkpoint_digest
-from pipeline.mine.choose import Chosen, ChooseSettings, choose
+from pipeline.mine.choose import ChooseSettings, Chosen, choose
 from pipeline.mine.columns import Stated, as_stated, write_copy
 from pipeline.mine.corpus import Corpus, Sameness, read_corpus
 from pipeline.mine.search import nearest
