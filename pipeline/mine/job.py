@@ -72,7 +72,7 @@ def mine(settings: MineSettings, local_rank: int = 0, say: Callable[[str], None]
     parts = mmeb_parts([settings.root], settings.image_root, settings.split)
     encoder = Encoder(settings.checkpoint, settings.encode).shortened(settings.k)
     work = out.with_name(f".{out.name}.work")
-    with _claimed(out, work, settings, encoder, parts, say):
+    with _claimed(out, work, _fingerprint(settings, encoder, parts), say):
         opened = open_checkpoint(settings.checkpoint, encoder, _device(local_rank))
         subsets = [(name.rpartition("/")[2], list(own)) for name, own in groupby(parts, lambda part: part.source)]
         for name, own in subsets:
@@ -88,7 +88,7 @@ def mine(settings: MineSettings, local_rank: int = 0, say: Callable[[str], None]
 
 
 @contextmanager
-def _claimed(out: Path, work: Path, settings: MineSettings, encoder: Encoder, parts: list[Part], say: Callable[[str], None]) -> Iterator[None]:
+def _claimed(out: Path, work: Path, fingerprint: dict, say: Callable[[str], None]) -> Iterator[None]:
     """Rank 0 holds the working folder and checks that it is of this run; all ranks learn what is wrong."""
     problem, held = None, nullcontext()
     if comm.rank() == 0:
@@ -98,7 +98,7 @@ def _claimed(out: Path, work: Path, settings: MineSettings, encoder: Encoder, pa
             work.mkdir(parents=True, exist_ok=True)
             held = hold(work / ".lock", "mine", out)
             held.__enter__()
-            _check_same(work, _fingerprint(settings, encoder, parts), say)
+            _check_same(work, fingerprint, say)
         except DataError as error:
             problem = str(error)
     try:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from pipeline.mine.choose import Chosen, ChooseSettings, choose
+from pipeline.mine.choose import ChooseSettings, Chosen, choose
 from pipeline.mine.search import NONE
 
 FOUND = np.arange(100, 110)

@@ -8,7 +8,9 @@ def picture(name: str, text: str = "") -> Side:
     return Side(text, (ImageRef(name),))
 
 
-def sameness(pairs: list[tuple[Side, Side]], pixels: dict[str, str] | None = None, negatives: tuple[Side, ...] = ()) -> tuple[Corpus, Sameness]:
+def sameness(
+    pairs: list[tuple[Side, Side]], pixels: dict[str, str] | None = None, negatives: tuple[Side, ...] = ()
+) -> tuple[Corpus, Sameness]:
     """Pairs as a corpus; the digest of a picture is its name, unless `pixels` names another."""
     rows = tuple(RawSample(f"s/{i}", "s", query, positive=positive, negatives=negatives) for i, (query, positive) in enumerate(pairs))
     targets = dict.fromkeys(positive for _, positive in pairs)
