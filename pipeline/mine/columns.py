@@ -30,7 +30,7 @@ def write_copy(source: Path, target: Path, negatives: Sequence[Sequence[Stated]]
 
 
 def cell(values: Sequence[str]) -> str:
-    """"" for none, the value itself for one, else the list as Python source; one that looks like a list is written as a list too."""
+    """ "" for none, the value itself for one, else the list as Python source; one that looks like a list is written as a list too."""
     if len(values) > 1 or (values and values[0].startswith("[") and values[0].endswith("]")):
         return repr(list(values))
     return values[0] if values else ""

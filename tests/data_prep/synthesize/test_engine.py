@@ -74,5 +74,3 @@ def test_without_vllm_transformers_writes() -> None:
     assert choose_engine("auto") == "transformers" == choose_engine("transformers")
     with pytest.raises(DataError, match="--engine vllm: found no vllm in this environment"):
         choose_engine("vllm")
-
-

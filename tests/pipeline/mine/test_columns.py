@@ -18,7 +18,7 @@ CASES = [
     [("[sic]", "")],
     [(MARK, "images/a.png")],
     [("", "images/a.png")],
-    [("a cat", ""), ("it's \"one\", \\ two\n", "")],
+    [("a cat", ""), ('it\'s "one", \\ two\n', "")],
     [(MARK, "images/a b.png"), ("", "images/['x'].png"), ("a cat", "")],
 ]
 
@@ -27,9 +27,7 @@ CASES = [
 def test_the_reader_finds_what_was_written(stated: list[tuple[str, str]], tmp_path: Path) -> None:
     texts, paths = (cell([own[place] for own in stated]) for place in (0, 1))
     read = negatives(texts, paths, tmp_path)
-    expected = [
-        Side(text.replace("<|image_1|>", "").strip(), (ImageRef(path, tmp_path),) if path else ()) for text, path in stated
-    ]
+    expected = [Side(text.replace("<|image_1|>", "").strip(), (ImageRef(path, tmp_path),) if path else ()) for text, path in stated]
     assert list(read) == expected
     assert negatives(*(cell([as_stated(side)[place] for side in read]) for place in (0, 1)), tmp_path) == read
 
