@@ -1,5 +1,7 @@
 """Data commands.
 
+    python -m data_prep fetch [NAME --out ROOT]
+    python -m data_prep check ROOT...
     python -m data_prep prepare ROOT... --checkpoint CHECKPOINT --out SHARDS
     python -m data_prep inspect SHARDS [--row N]
     python -m data_prep synthesize ROOT... --checkpoint CHECKPOINT --out FILE.jsonl
@@ -13,12 +15,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no network unless the user says HF_HUB_OFFLINE=0
+os.environ.setdefault("HF_HUB_OFFLINE", "0" if sys.argv[1:2] == ["fetch"] else "1")  # otherwise no network unless the user says so
 
 from pydantic import ValidationError
 
-from data_prep.encode import EncodeSettings
-from data_prep.job import PrepareSettings, prepare
+from data_prep.check import CheckSettings, as_json, check, exit_code, text
+from data_prep.fetch import FetchSettings, corpus, fetch, listing
 from data_prep.samples import DataError
 from data_prep.shards import Manifest, load_manifest
 from data_prep.synthesize import cli as synthesis
@@ -42,16 +44,37 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m data_prep", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     commands = parser.add_subparsers(required=True)
+    get = commands.add_parser("fetch", help="download a corpus and unpack it; without a name: list what can be fetched")
+    get.set_defaults(run=_fetch)
+    get.add_argument("name", nargs="?", help="a name of the list")
+    get.add_argument("--out", type=Path, help="folder in which the corpus gets a folder of its own")
+    get.add_argument("--revision", help="branch, tag or commit (default: the pinned one; where none is known: main, its commit recorded)")
+    get.add_argument("--only", nargs="+", default=(), metavar="PART", help="only these subsets or files; others can be added later")
+    get.add_argument("--keep-archives", action="store_true", help="keep archives after unpacking")
+    look = commands.add_parser("check", help="what prepare would set aside, and why", epilog=f"exit status: {exit_code.__doc__}")
+    look.set_defaults(run=_check)
+    look.add_argument("roots", nargs="+", type=Path, help="folders, as for prepare; evaluation data is looked at as well")
+    look.add_argument("--split", default="original", help="MMEB-train split")
+    look.add_argument("--image-root", type=Path, help="as for prepare")
+    look.add_argument("--sample", type=int, metavar="N", help="open the images of about N rows per source (default: all)")
+    look.add_argument("--checkpoint", help="encode every opened row as the job would, so that lengths are exact")
+    look.add_argument("--min-pixels", type=int, help="as for prepare")
+    look.add_argument("--max-pixels", type=int, help="as for prepare")
+    look.add_argument("--max-tokens", type=int, default=4096, help="as for prepare")
+    look.add_argument("--workers", type=int, help="processes (default: every CPU)")
+    look.add_argument("--json", action="store_true", help="print JSON")
     job = commands.add_parser("prepare", help="raw data -> arrow shards, on Ray")
     job.set_defaults(run=_prepare)
     job.add_argument("roots", nargs="+", type=Path, help="folders with data in any known format")
     job.add_argument("--checkpoint", required=True, help="checkpoint with chorus tokens (folder or hub id)")
     job.add_argument("--out", required=True, type=Path, help="folder for the shards")
+    job.add_argument("--against", nargs="+", type=Path, default=[], help="evaluation data: training rows that occur there are dropped")
     job.add_argument("--split", default="original", help="MMEB-train split: original or diverse_instruction")
     job.add_argument("--image-root", type=Path, help="folder the image paths start from, if not the data's own")
     job.add_argument("--min-pixels", type=int, help="smallest image area (default: the checkpoint's)")
     job.add_argument("--max-pixels", type=int, help="largest image area (default: the checkpoint's)")
-    job.add_argument("--max-tokens", type=int, default=4096, help="longer rows are set aside, never cut")
+    job.add_argument("--max-tokens", type=int, default=4096, help="longer rows lose turns or text, or are set aside")
+    job.add_argument("--min-text-tokens", type=int, default=64, help="a text is not shortened to fewer tokens")
     job.add_argument("--rows-per-shard", type=int, default=512)
     job.add_argument("--workers", type=int, help="Ray workers (default: every CPU)")
     job.add_argument("--max-reject-share", type=float, default=0.02, help="stop when more rows than this share are unusable")
@@ -64,9 +87,32 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _fetch(args: argparse.Namespace) -> int:
+    if args.name is None:
+        print(f"{listing()}\n\nNext: python -m data_prep fetch NAME --out ROOT")
+        return 0
+    if args.out is None:
+        raise DataError(f"fetch {args.name}: found no --out; expected the folder in which the corpus gets a folder of its own")
+    entry = corpus(args.name)
+    folder = fetch(FetchSettings(**{name: getattr(args, name) for name in FetchSettings.model_fields}))
+    print(f"\n{entry.elsewhere}\n" if entry.elsewhere else "")
+    print(f"Next: python -m data_prep check {folder}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    survey = check(CheckSettings(**{name: getattr(args, name) for name in CheckSettings.model_fields}))
+    print(as_json(survey) if args.json else text(survey))
+    return exit_code(survey)
+
+
 def _prepare(args: argparse.Namespace) -> int:
-    encode = EncodeSettings(min_pixels=args.min_pixels, max_pixels=args.max_pixels, max_tokens=args.max_tokens)
-    names = ("roots", "checkpoint", "out", "split", "image_root", "rows_per_shard", "workers", "max_reject_share")
+    from data_prep.encode import EncodeSettings  # these import transformers and ray: seconds that other commands need not wait
+    from data_prep.job import PrepareSettings, prepare
+
+    limits = ("min_pixels", "max_pixels", "max_tokens", "min_text_tokens")
+    encode = EncodeSettings(**{name: getattr(args, name) for name in limits})
+    names = ("roots", "checkpoint", "out", "against", "split", "image_root", "rows_per_shard", "workers", "max_reject_share")
     settings = PrepareSettings(encode=encode, **{name: getattr(args, name) for name in names})
     manifest = prepare(settings)
     print(summary(args.out, manifest))
@@ -75,7 +121,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def summary(folder: Path, manifest: Manifest) -> str:
-    """Rows, bytes and rejects per source, and the reasons of the rejects."""
+    """Rows, bytes and rejects per source, the reasons of the rejects and of what was dropped, and how many rows were shortened."""
     lines = [f"{'source':40} {'shards':>6} {'rows':>9} {'MiB':>8} {'set aside':>9}"]
     for source in sorted({shard.source for shard in manifest.shards}):
         own = [shard for shard in manifest.shards if shard.source == source]
@@ -84,6 +130,9 @@ def summary(folder: Path, manifest: Manifest) -> str:
         lines.append(f"{source:40} {len(own):6} {sum(s.rows for s in own):9} {size:8.1f} {aside:9}")
     reasons = Counter(row.reason.split(":")[0] for row in manifest.rejected)
     lines += [f"  set aside, {reason}: {count}" for reason, count in reasons.most_common()]
+    drops = Counter(row.reason.split(":")[0] for row in manifest.dropped)
+    lines += [f"  dropped, {reason}: {count}" for reason, count in drops.most_common()]
+    lines += [f"  shortened to --max-tokens, lost {what}: {count}" for what, count in sorted(manifest.shortened.items())]
     lines.append(f"{manifest.rows} rows in {folder}, manifest {manifest.digest()[:16]}")
     return "\n".join(lines)
 

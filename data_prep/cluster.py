@@ -68,12 +68,15 @@ def cluster(workers: int | None) -> Iterator[int]:
 def as_finished(function: Callable[..., Result], items: list[Item], arguments: tuple, workers: int) -> Iterator[tuple[Item, Result]]:
     """(item, function(item, *arguments)) in the order in which they are done, at most `workers` at a time.
 
+    `arguments` go to the object store once, whatever their size and however many items there are.
+
     A worker that dies is replaced and its item done again, up to five times. Leaving early stops the items under way.
 
     Raises:
         DataError: the one that `function` raised, without the worker's stack: a message for people.
     """
     task = ray.remote(num_cpus=1, max_retries=5)(function)
+    arguments = tuple(ray.put(argument) for argument in arguments)
     waiting = iter(items)
     running: dict[ray.ObjectRef, Item] = {}
     try:

@@ -3,8 +3,12 @@
 `Encoder` holds a tokenizer, an image processor's sizing rules and the chorus ids, all read from the checkpoint folder. Training
 shards and evaluation prompts are both made here, so a prompt cannot differ between the two.
 
-Invariant: special ids enter a sequence only through `template.Mark`, image and chorus slots. Text is tokenized with
-`split_special_tokens=True`, so data that spells `<|image_pad|>` or `<|im_end|>` stays plain text.
+Invariant: special ids enter a sequence only through `template.Mark`, image and chorus slots. Text is tokenized by a tokenizer that knows
+no added token (`plain.plain_tokenizer`), so data that spells `<|image_pad|>` or `<|im_end|>` stays plain text.
+
+Length: an image, the chorus and an answer are whole or not there at all. A training row that is longer than `max_tokens` first loses its
+last turns, all but one, then the end of a side's text, down to `min_text_tokens`; if that is not enough, the row is set aside. Evaluation
+and inference never shorten anything.
 """
 
 import copy
@@ -23,6 +27,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 from data_prep.chat import chat_marks
 from data_prep.checkpoint import chorus_ids, load_config, load_image_processor
 from data_prep.images import open_image
+from data_prep.plain import first_tokens, plain_tokenizer
 from data_prep.samples import DataError, ImageRef, RawSample, Side, Turn
 from data_prep.schema import Role
 from data_prep.template import ChorusSlot, ImageSlot, Mark, Segment, render
@@ -38,7 +43,9 @@ class EncodeSettings(BaseModel):
     max_pixels: int | None = Field(default=None, gt=0)
     """Largest image area in pixels; None takes the checkpoint's own (for training at scale: 1280 tokens x `Encoder.factor` squared)."""
     max_tokens: int = Field(default=4096, gt=0)
-    """A sequence longer than this many tokens is set aside, never cut."""
+    """Longest sequence in tokens; a longer training row is shortened by the rule above or set aside."""
+    min_text_tokens: int = Field(default=64, gt=0)
+    """A side's text is not shortened to fewer tokens than this."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +78,12 @@ class EncodedSample:
     query: TokenSequence
     positive: TokenSequence | None
     negatives: tuple[TokenSequence, ...]
+    shortened: tuple[str, ...] = ()
+    """What the row lost to `max_tokens`: "turns", "text", both or nothing."""
 
 
 class TooLongError(DataError):
-    """A sequence exceeds `max_tokens`; cutting it could cut an image or the chorus, so the row is set aside."""
+    """A sequence exceeds `max_tokens`, and nothing that may be shortened is left; the row is set aside."""
 
 
 class Encoder:
@@ -94,6 +103,7 @@ class Encoder:
         self.settings = settings
         config = load_config(checkpoint)
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        self.plain = plain_tokenizer(self.tokenizer)
         self.images = load_image_processor(checkpoint, config)
         self.chorus_ids = chorus_ids(config, checkpoint)
         self.k = len(self.chorus_ids)
@@ -132,35 +142,66 @@ class Encoder:
                 "resample": int(self.images.resample),
             },
             "max_tokens": self.settings.max_tokens,
+            "min_text_tokens": self.settings.min_text_tokens,
         }
 
     def sample(self, raw: RawSample) -> EncodedSample:
-        """Encode every side of a row.
+        """Encode every side of a row, shortened where it is too long.
 
         Raises:
-            DataError: an image is missing, broken or refused, or a sequence is too long; the row is to be set aside.
+            DataError: an image is missing, broken or refused, or a sequence is too long even when shortened; the row is to be set aside.
         """
-        return EncodedSample(
-            raw.id,
-            raw.source,
-            self.sequence(raw.query, raw.turns),
-            None if raw.positive is None else self.sequence(raw.positive),
-            tuple(self.sequence(side) for side in raw.negatives),
-        )
+        query, lost = self._fitted(raw.query, raw.turns)
+        positive, lost_positive = (None, set()) if raw.positive is None else self._fitted(raw.positive)
+        negatives = [self._fitted(side) for side in raw.negatives]
+        lost = lost.union(lost_positive, *(own for _, own in negatives))
+        return EncodedSample(raw.id, raw.source, query, positive, tuple(sequence for sequence, _ in negatives), tuple(sorted(lost)))
 
     def sequence(self, side: Side, turns: tuple[Turn, ...] = (), open_question: str | None = None) -> TokenSequence:
-        """Tokens of a side, its turns, and optionally a last question left open (see `template.render`)."""
-        images = tuple(self.image(ref) for ref in side.images)
+        """Tokens of a side, its turns, and optionally a last question left open (see `template.render`), whole.
+
+        Raises:
+            TooLongError: more than `max_tokens`.
+            DataError: an image or a text cannot be used.
+        """
+        sequence = self._assemble(side, turns, open_question, self._images(side))
+        if len(sequence) > self.settings.max_tokens:
+            raise self._too_long(len(sequence))
+        return sequence
+
+    def _fitted(self, side: Side, turns: tuple[Turn, ...] = ()) -> tuple[TokenSequence, set[str]]:
+        """The sequence, shortened by the rule until it fits, and what it lost; raises `TooLongError` where that is not possible."""
+        images, limit = self._images(side), self.settings.max_tokens
+        sequence = whole = self._assemble(side, turns, None, images)
+        lost = set()
+        while len(sequence) > limit and len(turns) > 1:
+            turns = turns[:-1]
+            sequence = self._assemble(side, turns, None, images)
+            lost = {"turns"}
+        keep = len(self.plain_text_ids(side.text))
+        while len(sequence) > limit:
+            keep -= len(sequence) - limit  # a shortened text can fall into more pieces than it had, so more than one step may be needed
+            if keep < self.settings.min_text_tokens:
+                raise self._too_long(len(whole))
+            sequence = self._assemble(Side(first_tokens(self.plain, side.text, keep), side.images), turns, None, images)
+            lost |= {"text"}
+        return sequence, lost
+
+    def _too_long(self, length: int) -> TooLongError:
+        return TooLongError(f"too_long: {length} tokens, expected at most {self.settings.max_tokens}; raise max_tokens or lower max_pixels")
+
+    def _images(self, side: Side) -> tuple[PreparedImage, ...]:
+        return tuple(self.image(ref) for ref in side.images)
+
+    def _assemble(
+        self, side: Side, turns: tuple[Turn, ...], open_question: str | None, images: tuple[PreparedImage, ...]
+    ) -> TokenSequence:
         ids: list[int] = []
         roles: list[int] = []
         for segment in render(side, turns, open_question):
             new = self._segment_ids(segment, images)
             ids += new
             roles += [segment.role] * len(new)
-        if len(ids) > self.settings.max_tokens:
-            raise TooLongError(
-                f"too_long: {len(ids)} tokens, expected at most {self.settings.max_tokens}; raise max_tokens or lower max_pixels"
-            )
         return TokenSequence(np.asarray(ids, np.int32), np.asarray(roles, np.uint8), images)
 
     def image(self, ref: ImageRef) -> PreparedImage:
@@ -200,7 +241,7 @@ class Encoder:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise DataError(f"text: found {text[error.start : error.end]!r}, which is no Unicode character; mend the source") from error
-        return self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        return self.plain.encode(text, add_special_tokens=False).ids
 
 
 def chorus_size(k: int | None, available: int, name: str = "k") -> int:

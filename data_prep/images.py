@@ -19,7 +19,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from data_prep.samples import DataError, ImageRef
 
@@ -189,13 +189,24 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips: every value above 255 would become white.
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if image.mode in ("I", "F", "LAB", "HSV"):
-        raise ImageError("format", f"{name!r}: found pixel mode {image.mode}, expected gray, palette, RGB(A) or CMYK")
+        image = _eight_bits(image)
+    if image.mode in ("I", "F"):  # nothing says which values are black and white
+        raise ImageError("format", f"{name!r}: found pixel mode {image.mode}, expected gray, palette, RGB(A), CMYK or Lab")
+    if image.mode == "LAB":
+        image = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
     rgb = image.convert("RGB")
     rgb.info.clear()
     return rgb
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit gray as 8-bit gray, with alpha where one value stands for "clear"; Pillow's own conversion makes all above 255 white."""
+    values = np.asarray(image)
+    gray = Image.fromarray((values >> 8).astype(np.uint8))
+    clear = image.info.get("transparency")
+    if clear is not None:
+        gray.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return gray

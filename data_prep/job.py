@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from tqdm import tqdm
 
 from data_prep import sources
 from data_prep.cluster import as_finished, cluster
+from data_prep.decontaminate import EvaluationIndex, with_pictures
 from data_prep.encode import Encoder, EncodeSettings, fingerprint_digest, to_row
-from data_prep.hold import hold
+from data_prep.evaluation import evaluation_index
+from data_prep.lock import hold
 from data_prep.samples import DataError, Rejected
 from data_prep.shards import (
     Manifest,
@@ -35,6 +38,7 @@ from data_prep.shards import (
 
 SETTINGS = "settings.json"
 REJECTED = "rejected.json"
+DROPPED = "decontaminated.json"
 
 
 class PrepareSettings(BaseModel):
@@ -48,6 +52,8 @@ class PrepareSettings(BaseModel):
     """Checkpoint folder or hub id whose tokenizer, image rules and chorus apply."""
     out: Path
     """Folder of the shards."""
+    against: tuple[Path, ...] = ()
+    """Evaluation data (MMEB-eval folders, benchmark TSVs, or folders of these): training rows that occur there are dropped."""
     split: str = "original"
     """MMEB-train's split: original or diverse_instruction."""
     image_root: Path | None = None
@@ -80,18 +86,27 @@ def prepare(settings: PrepareSettings, say: Callable[[str], None] = print) -> Ma
     """
     settings = _absolute(settings)
     parts = [part for root in settings.roots for part in sources.discover(root, settings.image_root, settings.split)]
-    _check_distinct(parts)
-    fingerprint = _fingerprint(settings, parts)
+    sources.check_distinct(parts)
+    if not settings.against:
+        return _prepare(settings, parts, None, say)
+    with cluster(settings.workers) as workers:
+        return _prepare(settings, parts, evaluation_index(settings.against, workers, say), say)
+
+
+def _prepare(settings: PrepareSettings, parts: list[sources.Part], index: EvaluationIndex | None, say: Callable[[str], None]) -> Manifest:
+    fingerprint = _fingerprint(settings, parts, index)
     slices = plan(parts, settings.rows_per_shard)
     settings.out.mkdir(parents=True, exist_ok=True)
-    with hold(settings.out / ".lock", "prepare", settings.out):
+    with hold(settings.out, settings.out / ".lock", "prepare"):
         _claim(settings.out, fingerprint)
         remove_leftovers(settings.out)
         (settings.out / REJECTED).unlink(missing_ok=True)
         records = {s.name: record for s in slices if (record := finished_shard(settings.out, s.name))}
         if records:
             say(f"{len(records)} of {len(slices)} shards are there already and intact: skipped")
-        _run(slices, settings, records)
+        _run(slices, settings, records, index)
+        if index is not None:
+            write_json(settings.out / DROPPED, {row.id: row.reason for s in slices for row in records[s.name].dropped})
         return write_manifest(settings.out, fingerprint, [records[s.name] for s in slices])
 
 
@@ -106,10 +121,12 @@ def plan(parts: list[sources.Part], rows_per_shard: int) -> list[Slice]:
     return out
 
 
-def make_shard(piece: Slice, checkpoint: str, encode: EncodeSettings, out: Path) -> ShardRecord:
-    """Read, encode and write one slice; rows that cannot be used are listed in the record with their reason."""
+def make_shard(piece: Slice, checkpoint: str, encode: EncodeSettings, out: Path, index: EvaluationIndex | None = None) -> ShardRecord:
+    """Read, encode and write one slice; rows that cannot be used, or occur in evaluation data, are listed in the record with the reason."""
     encoder = _encoder(checkpoint, encode)
     rejected: list[Rejected] = []
+    dropped: list[Rejected] = []
+    shortened: Counter[str] = Counter()
 
     def rows() -> Iterator[dict]:
         for raw in sources.read(piece.part, piece.start, piece.stop):
@@ -117,11 +134,19 @@ def make_shard(piece: Slice, checkpoint: str, encode: EncodeSettings, out: Path)
                 rejected.append(raw)
                 continue
             try:
-                yield to_row(encoder.sample(raw))
+                if index is not None:
+                    raw = with_pictures(raw)
+                    if reason := index.reason(raw):
+                        dropped.append(Rejected(raw.id, raw.source, reason))
+                        continue
+                sample = encoder.sample(raw)
             except DataError as error:
                 rejected.append(Rejected(raw.id, raw.source, str(error)))
+                continue
+            shortened.update(sample.shortened)
+            yield to_row(sample)
 
-    return write_shard(out, piece.name, piece.part.source, rows(), rejected)
+    return write_shard(out, piece.name, piece.part.source, rows(), rejected, dropped, shortened)
 
 
 @lru_cache(maxsize=1)
@@ -129,7 +154,9 @@ def _encoder(checkpoint: str, encode: EncodeSettings) -> Encoder:
     return Encoder(checkpoint, encode)  # once per worker process
 
 
-def _run(slices: list[Slice], settings: PrepareSettings, records: dict[str, ShardRecord]) -> None:
+def _run(
+    slices: list[Slice], settings: PrepareSettings, records: dict[str, ShardRecord], index: EvaluationIndex | None
+) -> None:
     """Make the slices that `records` lacks, a bounded number at a time, and enter them there; stop when too many rows are rejected."""
     budget = settings.max_reject_share * sum(s.stop - s.start for s in slices)
     rejected = [row for record in records.values() for row in record.rejected]
@@ -140,7 +167,7 @@ def _run(slices: list[Slice], settings: PrepareSettings, records: dict[str, Shar
     rows = sum(s.stop - s.start for s in waiting)
     start = time.perf_counter()
     with cluster(settings.workers) as workers, tqdm(total=rows, unit="row", desc="prepare", disable=not sys.stderr.isatty()) as bar:
-        arguments = (settings.checkpoint, settings.encode, settings.out)
+        arguments = (settings.checkpoint, settings.encode, settings.out, index)
         with closing(as_finished(make_shard, waiting, arguments, workers)) as finished:
             for piece, record in finished:
                 records[piece.name] = record
@@ -177,6 +204,7 @@ def _absolute(settings: PrepareSettings) -> PrepareSettings:
     return settings.model_copy(
         update={
             "roots": tuple(root.absolute() for root in settings.roots),
+            "against": tuple(path.absolute() for path in settings.against),
             "image_root": settings.image_root and settings.image_root.absolute(),
             "out": settings.out.absolute(),
             "checkpoint": str(Path(settings.checkpoint).absolute()) if Path(settings.checkpoint).is_dir() else settings.checkpoint,
@@ -184,24 +212,7 @@ def _absolute(settings: PrepareSettings) -> PrepareSettings:
     )
 
 
-def _check_distinct(parts: list[sources.Part]) -> None:
-    """Refuse two sets of one name: their rows would share ids, and batches would mix them as one source."""
-    seen: set[tuple[Path, str]] = set()
-    folders: dict[str, Path] = {}
-    for part in parts:
-        path = part.path.resolve()
-        if (path, part.kind) in seen:
-            raise DataError(f"{part.path}: found it twice among the folders given; expected every set once. Name each folder once")
-        seen.add((path, part.kind))
-        folder = folders.setdefault(part.source, path.parent)
-        if folder != path.parent:
-            raise DataError(
-                f"{part.source}: found sets of this name in {folder} and in {path.parent}; expected one, since their rows would "
-                "share ids. Rename one of the two, or prepare one of them only"
-            )
-
-
-def _fingerprint(settings: PrepareSettings, parts: list[sources.Part]) -> dict:
+def _fingerprint(settings: PrepareSettings, parts: list[sources.Part], index: EvaluationIndex | None) -> dict:
     """The encoder's fingerprint and what was read; `settings.json` and the manifest hold it, the trainer compares it."""
     encoder = Encoder(settings.checkpoint, settings.encode).fingerprint()
     data: dict[str, dict] = {}
@@ -209,7 +220,8 @@ def _fingerprint(settings: PrepareSettings, parts: list[sources.Part]) -> dict:
         own = data.setdefault(part.source, {"rows": 0, "bytes": 0, "split": part.split})
         own["rows"] += part.rows
         own["bytes"] += part.path.stat().st_size
-    return {"encoder": encoder, "encoder_digest": fingerprint_digest(encoder), "data": data, "rows_per_shard": settings.rows_per_shard}
+    made = {"encoder": encoder, "encoder_digest": fingerprint_digest(encoder), "data": data, "rows_per_shard": settings.rows_per_shard}
+    return made | ({} if index is None else {"against": index.digest()})
 
 
 def _claim(out: Path, fingerprint: dict) -> None:

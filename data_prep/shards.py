@@ -9,9 +9,11 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
@@ -24,7 +26,11 @@ ROWS_PER_RECORD_BATCH = 64
 
 
 class ShardRecord(BaseModel):
-    """What is known of one finished shard. `sha256` is of the file's bytes; `rejected` lists the rows set aside."""
+    """What is known of one finished shard. `sha256` is of the file's bytes.
+
+    `rejected` lists the rows set aside because they cannot be used, `dropped` those that occur in evaluation data. `shortened` counts
+    the rows that lost "turns" or "text" to the length limit; they are in the shard.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,6 +40,8 @@ class ShardRecord(BaseModel):
     bytes: int
     sha256: str
     rejected: tuple[Rejected, ...] = ()
+    dropped: tuple[Rejected, ...] = ()
+    shortened: dict[str, int] = {}
 
 
 class Manifest(BaseModel):
@@ -55,15 +63,33 @@ class Manifest(BaseModel):
         """Rows set aside, over all shards."""
         return [row for shard in self.shards for row in shard.rejected]
 
+    @property
+    def dropped(self) -> list[Rejected]:
+        """Rows left out because they occur in evaluation data, over all shards."""
+        return [row for shard in self.shards for row in shard.dropped]
+
+    @property
+    def shortened(self) -> Counter[str]:
+        """How many rows lost "turns" or "text" to the length limit."""
+        return sum((Counter(shard.shortened) for shard in self.shards), Counter())
+
     def digest(self) -> str:
         """SHA-256 of the manifest's canonical JSON."""
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
-def write_shard(folder: Path, name: str, source: str, rows: Iterable[dict], rejected: list[Rejected]) -> ShardRecord:
-    """Write `rows` (dicts of `schema.ROW`) as `folder/name`, then its record beside it.
+def write_shard(
+    folder: Path,
+    name: str,
+    source: str,
+    rows: Iterable[dict],
+    rejected: Sequence[Rejected],
+    dropped: Sequence[Rejected] = (),
+    shortened: Mapping[str, int] = MappingProxyType({}),
+) -> ShardRecord:
+    """Write `rows` (dicts of `schema.ROW`) as `folder/name`, then its record (see `ShardRecord`) beside it.
 
-    `rejected` is read after `rows` has been consumed, so the iterator may fill it.
+    `rejected`, `dropped` and `shortened` are read after `rows` has been consumed, so the iterator may fill them.
     """
     path = folder / name
     with atomic_file(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, ROW) as writer:
@@ -72,7 +98,14 @@ def write_shard(folder: Path, name: str, source: str, rows: Iterable[dict], reje
             writer.write_batch(batch)
             count += batch.num_rows
     record = ShardRecord(
-        name=name, source=source, rows=count, bytes=path.stat().st_size, sha256=file_digest(path), rejected=tuple(rejected)
+        name=name,
+        source=source,
+        rows=count,
+        bytes=path.stat().st_size,
+        sha256=file_digest(path),
+        rejected=tuple(rejected),
+        dropped=tuple(dropped),
+        shortened=dict(shortened),
     )
     write_json(record_path(path), record.model_dump(mode="json"))
     return record

@@ -16,7 +16,7 @@ say "1/6 data: procedurally drawn scenes in the field's formats"
 [ -d "$work/data" ] || python -m data_prep.embedded "$work/data"
 say "2/6 checkpoint: a small random-weight Qwen2-VL, then its chorus tokens"
 [ -d "$work/base" ] || python -m pipeline.model base "$work/base"
-[ -d "$work/crem-init" ] || python -m pipeline.model chorus "$work/base" "$work/crem-init" --k 4
+[ -d "$work/crem-init" ] || python -m pipeline.model chorus "$work/base" "$work/crem-init"
 say "3/6 prepare: Ray job to arrow shards"
 bash launchers/prepare.sh "$work/data" --checkpoint "$work/crem-init" --out "$work/shards"
 say "4/6 train: joint objective, two ranks, ZeRO-3"

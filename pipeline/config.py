@@ -142,7 +142,9 @@ class LossSettings(Settings):
 
 
 class RateSettings(Settings):
-    """Peak learning rates of parts of the model, on the schedule of all other weights; None: theirs (optim.learning_rate)."""
+    """Peak learning rates of parts of the model, on the schedule of all other weights; None: theirs (optim.learning_rate).
+
+    The rate of a part that this run freezes is of no effect."""
 
     embedding: float | None = Field(default=None, gt=0)
     """Token embeddings and, tied or not, the output head. From random weights a small model's wide distribution over words is what it
@@ -222,17 +224,13 @@ class RunConfig(Settings):
     """MLflow."""
 
     @model_validator(mode="after")
-    def _rates_of_what_trains(self) -> "RunConfig":
-        lora, rates = self.model.train == "lora", self.optim.rates
-        idle = {
-            "embedding": (lora, "model.train = lora freezes the embedding"),
-            "vision": (lora or self.model.freeze_vision, "the vision tower is frozen"),
-            "chorus": (not lora, "with model.train = full the chorus trains as rows of the embedding"),
-            "temperature": (not self.loss.learn_temperature, "the temperature is fixed (loss.learn_temperature)"),
-        }
-        for part, (wrong, why) in idle.items():
-            if wrong and getattr(rates, part) is not None:
-                raise ValueError(f"optim.rates.{part} = {getattr(rates, part)}, but {why}: change that, or leave optim.rates.{part} out")
+    def _learnt_what_has_a_rate(self) -> "RunConfig":
+        rate = self.optim.rates.temperature
+        if rate is not None and not self.loss.learn_temperature:
+            raise ValueError(
+                f"optim.rates.temperature = {rate}, but the temperature is fixed: "
+                "switch loss.learn_temperature on, or leave optim.rates.temperature out"
+            )
         return self
 
     def content(self) -> dict:

@@ -1,25 +1,33 @@
 """Every corpus as one list of `Part`s, each readable in slices of `RawSample`s.
 
-A family is a module with `LOOKS_FOR` (what it recognises, for people), `discover(root, image_root, split)` and
-`read(part, start, stop)`, entered in `FAMILIES`: adding a source is that one file and one name here. `mmeb_eval` and
+A family is a module of this package with `LOOKS_FOR` (what it recognises, for people), `discover(root, image_root, split)`, which
+yields a `Part` or an `Unusable` for every file, and `read(part, start, stop)`: adding a source is that one file. `mmeb_eval` and
 `benchmarks` read what is evaluated, never what is trained on. Invariant: parts and rows come in an order that depends
 on file names and contents only, and no two rows share an id.
 """
 
 import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 from data_prep.samples import DataError, RawSample, Rejected
-from data_prep.sources import conversations, mmeb_train, synqa
-from data_prep.sources.common import Part, visible
+from data_prep.sources import mmeb_train
+from data_prep.sources.common import Part, Unusable, visible
 
-__all__ = ["FAMILIES", "Part", "discover", "read"]
+__all__ = ["FAMILIES", "Part", "Unusable", "check_distinct", "discover", "read", "survey"]
 
-FAMILIES = (mmeb_train, conversations, synqa)
+FAMILIES = tuple(
+    module
+    for module in (import_module(f"{__name__}.{found.name}") for found in sorted(iter_modules(__path__)))
+    if hasattr(module, "LOOKS_FOR")
+)
+"""Every module of this package that is a family, by name."""
+
 _READERS = {family.__name__.rpartition(".")[2]: family for family in FAMILIES}
 
-NOT_TRAINING = {"mmeb-eval", "benchmarks", "images", "images_zip", "eval_images"}
+NOT_TRAINING = {"mmeb-eval", "mmeb-test-instruct", "benchmarks", "lmudata", "images", "images_zip", "eval_images"}
 """Folders that are never searched for training data, lower case."""
 
 
@@ -34,6 +42,21 @@ def discover(root: Path, image_root: Path | None = None, split: str = "original"
     Raises:
         DataError: no such folder, nothing recognised, two sets of one name, or a part that cannot be used.
     """
+    found = survey(root, image_root, split)
+    for unusable in found:
+        if isinstance(unusable, Unusable):
+            raise DataError(unusable.reason)
+    parts = sorted(found, key=lambda part: (part.source, part.split, part.first))
+    _check_unique(parts)
+    return parts
+
+
+def survey(root: Path, image_root: Path | None = None, split: str = "original") -> list[Part | Unusable]:
+    """As `discover`, but in no order, and what cannot be used stands in its place instead of ending the search.
+
+    Raises:
+        DataError: no such folder, or nothing recognised.
+    """
     root = Path(root)
     image_root = None if image_root is None else Path(image_root)
     for folder in filter(None, (root, image_root)):
@@ -43,14 +66,13 @@ def discover(root: Path, image_root: Path | None = None, split: str = "original"
             )
     if not re.fullmatch(r"\w+", split):
         raise DataError(f"split {split!r}: expected letters, digits and underscores, such as 'original'")
-    parts = [
-        part for folder in _folders(root) for family in FAMILIES for part in family.discover(folder, image_root, split)
-    ]
-    if not parts:
+    found: dict[object, Part | Unusable] = {}
+    for part in (part for folder in _folders(root) for family in FAMILIES for part in family.discover(folder, image_root, split)):
+        # a damaged json file is nobody's and everybody's: two families then say the same of it
+        found.setdefault((part.path, part.reason) if isinstance(part, Unusable) else part, part)
+    if not found:
         raise DataError(_nothing_found(root, split))
-    parts.sort(key=lambda part: (part.source, part.split, part.first))
-    _check_unique(parts)
-    return parts
+    return list(found.values())
 
 
 def read(part: Part, start: int, stop: int) -> Iterator[RawSample | Rejected]:
@@ -61,6 +83,27 @@ def read(part: Part, start: int, stop: int) -> Iterator[RawSample | Rejected]:
         ValueError: the slice is not within [0, part.rows).
     """
     return _READERS[part.reader].read(part, start, stop)
+
+
+def check_distinct(parts: list[Part]) -> None:
+    """Refuse two sets of one name in several folders: their rows would share ids, and batches would mix them as one source.
+
+    Raises:
+        DataError: a set that is named twice, or two of one name.
+    """
+    seen: set[tuple[Path, str]] = set()
+    folders: dict[str, Path] = {}
+    for part in parts:
+        path = part.path.resolve()
+        if (path, part.kind) in seen:
+            raise DataError(f"{part.path}: found it twice among the folders given; expected every set once. Name each folder once")
+        seen.add((path, part.kind))
+        folder = folders.setdefault(part.source, path.parent)
+        if folder != path.parent:
+            raise DataError(
+                f"{part.source}: found sets of this name in {folder} and in {path.parent}; expected one, since their rows would "
+                "share ids. Rename one of the two, or prepare one of them only"
+            )
 
 
 def _folders(root: Path) -> list[Path]:

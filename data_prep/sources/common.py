@@ -17,7 +17,7 @@ PLACEHOLDER = re.compile(r"<\|image_\d+\|>")
 """MMEB's image marker (Phi-3's); it stands on texts with and, in WebQA and EDIS, without an image."""
 
 ROWS_PROBED = 1024
-"""Rows looked at for a first image path, to find out which folder image paths are relative to."""
+"""Rows looked at for image paths, to find out which folder image paths are relative to."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,23 @@ class Part:
     def row_id(self, row: int) -> str:
         """The id of row `row` of this file: unique, and stable as long as the file is."""
         return "/".join(filter(None, (self.source, self.split, str(self.first + row))))
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A file of a corpus that cannot be read at all: in the place of its part, so that the others can be looked at."""
+
+    source: str
+    path: Path
+    reason: str
+
+
+def usable(source: str, path: Path, make: Callable[[], Iterable[Part]]) -> Iterator[Part | Unusable]:
+    """The parts that `make` gives for one file; its `DataError` becomes an `Unusable`."""
+    try:
+        yield from make()
+    except DataError as error:
+        yield Unusable(source, path, str(error))
 
 
 class RowError(ValueError):
@@ -79,37 +96,45 @@ def words(text: str) -> str:
     return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
-def side(text: str | None, path: str | None, root: Path) -> Side:
-    """A side of MMEB's two columns; an empty or null path means no image."""
-    return Side(plain(text), (ImageRef(path, root),) if path else ())
+def side(text: str | None, paths: str | list[str] | None, root: Path) -> Side:
+    """A side of MMEB's two columns; an empty or null path means no image, a list several."""
+    names = [paths] if isinstance(paths, str) else paths or []
+    return Side(plain(text), tuple(ImageRef(name, root) for name in names if name))
 
 
-def required_side(name: str, text: str | None, path: str | None, root: Path) -> Side:
+def required_side(name: str, text: str | None, paths: str | list[str] | None, root: Path) -> Side:
     """As `side`, but neither text nor image is a `RowError`."""
-    made = side(text, path, root)
+    made = side(text, paths, root)
     if made.empty:
         raise RowError(f"empty_side: {name} has neither text nor image")
     return made
 
 
-def image_base(where: Path, name: str | None, candidates: Iterable[Path | None]) -> Path:
-    """The first of `candidates` (None: skipped) below which the image `name` exists; the first at all without a name.
+def image_base(where: Path, names: Iterable[str], candidates: Iterable[Path | None]) -> Path:
+    """The first of `candidates` (None: skipped) below which one of the images `names` exists; the first at all without names.
+
+    Some images of a corpus may be missing, so one that is there decides; `names` is read only as far as needed.
 
     Raises:
-        DataError: the image is below none of them; the message names `where` and each path tried.
+        DataError: none of them is below any candidate; the message names `where` and where the first was looked for.
     """
     roots = [root for root in candidates if root is not None]
-    if not name:
+    tried: list[str] = []
+    first, looked_at = None, 0
+    for looked_at, name in enumerate(dict.fromkeys(names), 1):  # noqa: B007
+        first = first or name
+        for root in roots:
+            try:
+                resolve(ImageRef(name, root))
+                return root
+            except ImageError as error:
+                if name == first:
+                    tried.append(f"{root / name} ({error.code})")
+    if first is None:
         return roots[0]
-    tried = []
-    for root in roots:
-        try:
-            resolve(ImageRef(name, root))
-            return root
-        except ImageError as error:
-            tried.append(f"{root / name} ({error.code})")
+    others = f", and {looked_at - 1} others neither" if looked_at > 1 else ""
     raise DataError(
-        f"{where}: its first image {name!r} was not found; tried {', '.join(tried)}. "
+        f"{where}: its first image {first!r} was not found; tried {', '.join(tried)}{others}. "
         "Unpack the images there, or name the folder that image paths are relative to as image root"
     )
 

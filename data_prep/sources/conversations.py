@@ -14,31 +14,33 @@ from pathlib import Path
 
 from data_prep.samples import DataError, ImageRef, RawSample, Rejected, Side
 from data_prep.sources import records
-from data_prep.sources.common import Part, check_range, convert, image_base
-from data_prep.sources.sharegpt import dialogue_and_images, first_image, turns
+from data_prep.sources.common import Part, Unusable, check_range, convert, image_base, usable
+from data_prep.sources.sharegpt import dialogue_and_images, image_names, turns
 
 LOOKS_FOR = "a ShareGPT4V-like folder: *.json or *.jsonl with `conversations`"
 
 
-def discover(root: Path, image_root: Path | None, split: str) -> list[Part]:
+def discover(root: Path, image_root: Path | None, split: str) -> Iterator[Part | Unusable]:
     """Every conversation file directly in `root` (`split` does not apply).
 
-    Raises:
-        DataError: a file of records with `image` but no `conversations`, without rows, or whose first image is missing.
+    Unusable: a file of records with `image` but no `conversations`, without rows, or whose images are not found.
     """
-    parts = []
     for path in records.files(root):
-        keys = records.first_keys(path)
-        if "embed_text" in keys or not keys & {"conversations", "image"}:
-            continue
-        if "conversations" not in keys:
-            raise DataError(
-                f"{path}: found keys {', '.join(sorted(keys))}; missing conversations; "
-                "expected conversations, and optionally id and image, in every record"
-            )
-        base = image_base(path, first_image(path), (image_root, root))
-        parts.append(Part(f"sharegpt4v/{path.stem}", "conversations", path, len(records.spans(path)[0]), base))
-    return parts
+        source = f"sharegpt4v/{path.stem}"
+        yield from usable(source, path, lambda path=path, source=source: _parts(source, path, (image_root, root)))
+
+
+def _parts(source: str, path: Path, bases: tuple[Path | None, ...]) -> Iterator[Part]:
+    keys = records.first_keys(path)
+    if "embed_text" in keys or not keys & {"conversations", "image"}:
+        return
+    if "conversations" not in keys:
+        raise DataError(
+            f"{path}: found keys {', '.join(sorted(keys))}; missing conversations; "
+            "expected conversations, and optionally id and image, in every record"
+        )
+    base = image_base(path, image_names(path), bases)
+    yield Part(source, "conversations", path, len(records.spans(path)[0]), base)
 
 
 def read(part: Part, start: int, stop: int) -> Iterator[RawSample | Rejected]:

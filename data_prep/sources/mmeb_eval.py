@@ -64,10 +64,15 @@ class EvalSet:
 
 
 def load_sets(root: Path, image_root: Path | None = None) -> list[EvalSet]:
+    """As `each_set`, all at once."""
+    return list(each_set(root, image_root))
+
+
+def each_set(root: Path, image_root: Path | None = None) -> Iterator[EvalSet]:
     """Every set below `root`, sorted by folder name. Equal sides of one file are one object.
 
-    Image paths are relative to the first of `image_root`, `root`/images, `root` and `root`/eval_images that holds the
-    set's first one.
+    Image paths are relative to the first of `image_root`, `root`/images, `root`, `root`/eval_images and `root`/images/MMEB (MMEB-V2's
+    archive) that holds the set's first one.
 
     Raises:
         DataError: no folder, no sets, wrong columns, an unusable row (named), a missing first image, a bad tasks.json.
@@ -81,8 +86,13 @@ def load_sets(root: Path, image_root: Path | None = None) -> list[EvalSet]:
         found = ", ".join(path.name for path in visible(root)[:10]) or "nothing"
         raise DataError(f"{root}: no evaluation sets; looked for <Set>/test-*.parquet; found {found}")
     extra = _tasks(root / "tasks.json")
-    bases = (None if image_root is None else Path(image_root), root / "images", root, root / "eval_images")
-    return [_set(folder, paths, bases, extra) for folder, paths in files.items()]
+    bases = (None if image_root is None else Path(image_root), root / "images", root, root / "eval_images", root / "images" / "MMEB")
+    return (_set(folder, paths, bases, extra) for folder, paths in files.items())
+
+
+def holds_sets(root: Path) -> bool:
+    """Whether a folder is of this format: a set in one of its folders."""
+    return any(folder.is_dir() and _files(folder) for folder in visible(root))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -109,7 +119,7 @@ def _set(folder: Path, paths: list[Path], bases: tuple[Path | None, ...], extra:
     rows: list[EvalRow] = []
     for path in paths:
         with Table(path, REQUIRED, OPTIONAL) as table:
-            root = image_base(path, _first_image(table), bases)
+            root = image_base(path, filter(None, [_first_image(table)]), bases)
             rows += _rows(table, root)
     return EvalSet(folder.name, meta, split, rows)
 

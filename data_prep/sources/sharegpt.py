@@ -4,6 +4,7 @@ A record becomes the names of its images and (human value, model value) pairs; t
 and become `Turn`s. Whatever does not fit is a `RowError`: the row is set aside, its neighbours are not.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.samples import Turn
@@ -15,14 +16,13 @@ _HUMAN = ("human", "user")
 _MODEL = ("gpt", "assistant")
 
 
-def first_image(path: Path) -> str | None:
-    """The first image path in the first rows of a file, if there is one."""
+def image_names(path: Path) -> Iterator[str]:
+    """Image paths in the first rows of a file."""
     for _, record in records.rows(path, 0, ROWS_PROBED):
         value = record.get("image") if isinstance(record, dict) else None
         for name in value if isinstance(value, list) else [value]:
             if isinstance(name, str) and name:
-                return name
-    return None
+                yield name
 
 
 def dialogue_and_images(record: dict | str, unmarked: bool = False) -> tuple[list[tuple[str, str]], list[str]]:

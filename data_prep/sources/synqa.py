@@ -24,14 +24,16 @@ from data_prep.sources import records
 from data_prep.sources.common import (
     Part,
     RowError,
+    Unusable,
     check_range,
     convert,
     image_base,
     plain,
     required_side,
+    usable,
 )
 from data_prep.sources.mmeb_train import negatives
-from data_prep.sources.sharegpt import MARKER, dialogue_and_images, first_image, turns
+from data_prep.sources.sharegpt import MARKER, dialogue_and_images, image_names, turns
 
 LOOKS_FOR = "a synqa folder: *.jsonl with `conversations` and `embed_text`"
 MMEB_FOLDER = "MMEB-train"
@@ -39,24 +41,24 @@ PAIRED, UNPAIRED = "paired", "unpaired"
 """Kinds of rows."""
 
 
-def discover(root: Path, image_root: Path | None, split: str) -> list[Part]:
+def discover(root: Path, image_root: Path | None, split: str) -> Iterator[Part | Unusable]:
     """Every synqa file directly in `root` (`split` does not apply).
 
     Image paths are tried below `image_root`, `root`, and an MMEB-train folder in or beside `root`, in that order.
-
-    Raises:
-        DataError: records without `conversations`, or whose first image is below none of those folders.
+    Unusable: records without `conversations`, or whose images are below none of those folders.
     """
-    parts = []
     bases = (image_root, root, root / MMEB_FOLDER, root.resolve().parent / MMEB_FOLDER)
     for path in records.files(root):
-        keys = records.first_keys(path)
-        if "embed_text" not in keys:
-            continue
-        if "conversations" not in keys:
-            raise DataError(f"{path}: found keys {', '.join(sorted(keys))}; expected conversations beside embed_text")
-        parts += _parts(path, image_base(path, first_image(path), bases))
-    return parts
+        yield from usable(f"synqa/{path.stem}", path, lambda path=path: _found(path, bases))
+
+
+def _found(path: Path, bases: tuple[Path | None, ...]) -> list[Part]:
+    keys = records.first_keys(path)
+    if "embed_text" not in keys:
+        return []
+    if "conversations" not in keys:
+        raise DataError(f"{path}: found keys {', '.join(sorted(keys))}; expected conversations beside embed_text")
+    return _parts(path, image_base(path, image_names(path), bases))
 
 
 def read(part: Part, start: int, stop: int) -> Iterator[RawSample | Rejected]:

@@ -16,7 +16,7 @@ from data_prep.images import ImageError, open_image
 from data_prep.samples import ImageRef
 from data_prep.sources import Part
 from data_prep.sources.common import plain
-from data_prep.sources.mmeb_train import OPTIONAL, REQUIRED
+from data_prep.sources.mmeb_train import OPTIONAL, REQUIRED, values
 from data_prep.sources.parquet import Table
 from data_prep.synthesize.dialect import Request
 from data_prep.synthesize.engine import Engine, EngineName, WriteSettings, open_engine
@@ -68,12 +68,12 @@ class Author:
                 entry["reject"] = "no_image"
                 continue
             try:
-                picture = open_image(ImageRef(row[f"{side}_image_path"], chunk.part.root))
+                pictures = tuple(open_image(ImageRef(name, chunk.part.root)) for name in side_images(row, side))
             except ImageError as error:
                 entry["reject"] = f"image_{error}"
                 continue
             entry["side"] = side
-            shown.append((entry, chunk.part.row_id(number), side_text(row, side), picture))
+            shown.append((entry, chunk.part.row_id(number), side_text(row, side), pictures))
         for (entry, *_), turns in zip(shown, self._turns(shown), strict=True):
             entry["turns"] = turns
         return entries
@@ -85,7 +85,7 @@ class Author:
             for _, row_id, text, _ in shown
             for prompt in self.job.prompts
         ]
-        pictures: list[Image.Image] = [picture for *_, picture in shown for _ in self.job.prompts]
+        pictures = [own for *_, own in shown for _ in self.job.prompts]
         asked = [i for i in range(len(turns)) if self.job.prompts[i % len(self.job.prompts)].ask]
         self._reply(asked, turns, pictures, "question")
         for i in asked:
@@ -94,7 +94,7 @@ class Author:
         width = len(self.job.prompts)
         return [turns[start : start + width] for start in range(0, len(turns), width)]
 
-    def _reply(self, which: Sequence[int], turns: list[dict], pictures: list[Image.Image], key: str) -> None:
+    def _reply(self, which: Sequence[int], turns: list[dict], pictures: list[tuple[Image.Image, ...]], key: str) -> None:
         requests = [Request(pictures[i], turns[i]["question"], turns[i]["seed"]) for i in which]
         for i, reply in zip(which, self.engine.write(requests) if requests else (), strict=True):
             turns[i][key] = reply.text
@@ -111,7 +111,12 @@ def read_rows(part: Part, numbers: Sequence[int]) -> list[tuple[int, dict]]:
 def chosen_side(row: dict, side: Side) -> str | None:
     """Which side of a row is asked about: the query where it has an image, else the positive; None: no image there."""
     sides = ("qry", "pos") if side == "auto" else (side,)
-    return next((name for name in sides if row[f"{name}_image_path"]), None)
+    return next((name for name in sides if side_images(row, name)), None)
+
+
+def side_images(row: dict, side: str) -> list[str]:
+    """Image paths of a side, as the data states them."""
+    return [name for name in values(row[f"{side}_image_path"]) if name]
 
 
 def side_text(row: dict, side: str) -> str:

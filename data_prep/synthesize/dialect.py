@@ -1,24 +1,27 @@
-"""A question about an image in the checkpoint's own chat format, as token ids.
+"""A question about images in the checkpoint's own chat format, as token ids.
 
 The marks are read off the checkpoint's chat template (`data_prep.chat`), and all text is tokenized as plain text: an MMEB caption that
 spells `<|im_end|>` does not end the turn.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from PIL import Image
 from transformers import AutoTokenizer
 
 from data_prep.chat import chat_marks
 from data_prep.checkpoint import load_config, load_image_processor
+from data_prep.plain import plain_tokenizer
 from data_prep.template import Mark
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the model is asked: a text about a picture, and the seed of the answer."""
+    """What the model is asked: a text about pictures, and the seed of the answer."""
 
-    picture: Image.Image
+    pictures: tuple[Image.Image, ...]
     text: str
     seed: int
 
@@ -41,6 +44,7 @@ class Dialect:
     def __init__(self, checkpoint: str, max_pixels: int | None = None):
         config = load_config(checkpoint)
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        self.plain = plain_tokenizer(self.tokenizer)
         self.images = load_image_processor(checkpoint, config)
         if max_pixels is not None:
             low = min(self.images.size["shortest_edge"], max_pixels)
@@ -49,16 +53,16 @@ class Dialect:
         self.chorus_ids = tuple(getattr(config, "chorus_token_ids", None) or ())
         self.marks = chat_marks(self.tokenizer, self.image_id, checkpoint)
 
-    def ids(self, text: str, image_tokens: int = 1) -> list[int]:
-        """Token ids of a prompt that ends where the answer begins; the image first.
+    def ids(self, text: str, image_tokens: Sequence[int]) -> list[int]:
+        """Token ids of a prompt that ends where the answer begins; the images first.
 
         Args:
-            image_tokens: how many placeholders stand for the image; vLLM wants one and multiplies it itself.
+            image_tokens: for every image how many placeholders stand for it; vLLM wants one and multiplies it itself.
         """
         marks = self.marks
-        plain = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
-        image = [*marks[Mark.IMAGE_START], *[self.image_id] * image_tokens, *marks[Mark.IMAGE_END]]
-        return [*marks[Mark.HEAD], *image, *plain, *marks[Mark.ASSISTANT]]
+        said = self.plain.encode(text, add_special_tokens=False).ids
+        images = [[*marks[Mark.IMAGE_START], *[self.image_id] * count, *marks[Mark.IMAGE_END]] for count in image_tokens]
+        return [*marks[Mark.HEAD], *chain(*images), *said, *marks[Mark.ASSISTANT]]
 
     @property
     def end_ids(self) -> tuple[int, ...]:

@@ -86,8 +86,8 @@ class TransformersEngine:
     @torch.no_grad()
     def _reply(self, request: Request) -> Reply:
         dialect = self.dialect
-        image = dialect.images(images=[request.picture], return_tensors="pt")
-        tokens = int(image["image_grid_thw"].prod()) // dialect.images.merge_size**2
+        image = dialect.images(images=list(request.pictures), return_tensors="pt")
+        tokens = (image["image_grid_thw"].prod(dim=1) // dialect.images.merge_size**2).tolist()
         ids = torch.tensor([dialect.ids(request.text, tokens)])
         inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "mm_token_type_ids": (ids == dialect.image_id).long()}
         inputs |= {"pixel_values": image["pixel_values"], "image_grid_thw": image["image_grid_thw"]}

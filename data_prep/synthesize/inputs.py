@@ -23,9 +23,7 @@ def mmeb_parts(roots: Sequence[Path], image_root: Path | None, split: str) -> li
     if not parts:
         others = ", ".join(sorted({part.source for part in found})[:5])
         raise DataError(f"{', '.join(map(str, roots))}: found {others}; expected MMEB-train sets: <Subset>/{split}-*.parquet")
-    keys = [(part.source, part.first) for part in parts]
-    if twice := next((part for part in parts if keys.count((part.source, part.first)) > 1), None):
-        raise DataError(f"{twice.source}: found it twice below the folders given; expected every set once. Name each folder once")
+    sources.check_distinct(parts)
     return parts
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
 from data_prep.cluster import actors_as_finished, cluster
-from data_prep.hold import hold
+from data_prep.lock import hold
 from data_prep.samples import DataError
 from data_prep.shards import atomic_file, file_digest, write_json
 from data_prep.sources import Part
@@ -85,7 +85,7 @@ def synthesize(settings: SynthesizeSettings, say: Callable[[str], None] = print)
     fingerprint = _fingerprint(settings, job, parts)
     settings.out.parent.mkdir(parents=True, exist_ok=True)
     hidden = settings.out.with_name(f".{settings.out.name}")
-    with hold(Path(f"{hidden}.lock"), "synthesize", settings.out):
+    with hold(settings.out, Path(f"{hidden}.lock"), "synthesize"):
         if found := _finished(settings, fingerprint):
             say(f"{settings.out} is there already and whole: nothing to do")
             return found

@@ -3,7 +3,7 @@
 from data_prep.sources import Part
 from data_prep.sources.common import plain
 from data_prep.sources.sharegpt import MARKER
-from data_prep.synthesize.author import side_text
+from data_prep.synthesize.author import side_images, side_text
 from data_prep.synthesize.filters import Candidate
 
 CONTRAST = ("qry", "pos_text", "pos_image_path", "neg_text", "neg_image_path")
@@ -13,7 +13,7 @@ CONTRAST = ("qry", "pos_text", "pos_image_path", "neg_text", "neg_image_path")
 def candidate(row: dict, side: str, turn: dict) -> Candidate:
     """What the filters judge; the label is the row's positive text."""
     label = plain(row["pos_text"])
-    return Candidate(row[f"{side}_image_path"], turn["question"], turn.get("answer", ""), label, turn["finished"])
+    return Candidate(" ".join(side_images(row, side)), turn["question"], turn.get("answer", ""), label, turn["finished"])
 
 
 def record(part: Part, number: int, row: dict, side: str, k: int, turn: dict, writer: dict) -> dict:
@@ -26,7 +26,8 @@ def record(part: Part, number: int, row: dict, side: str, k: int, turn: dict, wr
     """
     subset = part.source.rpartition("/")[2]
     text = side_text(row, side)
-    asked = "\n".join(filter(None, (MARKER, text, turn["question"].strip())))
+    images = side_images(row, side)
+    asked = "\n".join(filter(None, (*[MARKER] * len(images), text, turn["question"].strip())))
     return {
         "id": f"mmeb-syn/{subset}/{part.first + number}/{k}",
         "source": "mmeb_synqa",
@@ -34,7 +35,7 @@ def record(part: Part, number: int, row: dict, side: str, k: int, turn: dict, wr
         "split": part.split,
         "row": part.first + number,
         "side": side,
-        "image": row[f"{side}_image_path"],
+        "image": images[0] if len(images) == 1 else images,
         "embed_text": text,
         "conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": turn["answer"].strip()}],
         "generator": writer["generator"],

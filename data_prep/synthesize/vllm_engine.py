@@ -7,6 +7,9 @@ from vllm import LLM, SamplingParams
 from data_prep.synthesize.dialect import Dialect, Reply, Request
 from data_prep.synthesize.engine import WriteSettings
 
+MOST_IMAGES = 8
+"""Images a side may have; MMEB's have one."""
+
 
 class VllmEngine:
     """vLLM's offline engine on one GPU: all requests at once, each with its own seed."""
@@ -18,17 +21,22 @@ class VllmEngine:
         self.llm = LLM(
             model=checkpoint,
             trust_remote_code=False,
-            limit_mm_per_prompt={"image": 1},
+            limit_mm_per_prompt={"image": MOST_IMAGES},
             mm_processor_kwargs={"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]},
         )
 
     def write(self, requests: Sequence[Request]) -> list[Reply]:
         """A reply to every request."""
-        # one placeholder: vLLM multiplies it by the image's tokens
-        prompts = [{"prompt_token_ids": self.dialect.ids(r.text), "multi_modal_data": {"image": r.picture}} for r in requests]
-        outputs = self.llm.generate(prompts, [self._sampling(request.seed) for request in requests], use_tqdm=False)
+        outputs = self.llm.generate(
+            [self._prompt(request) for request in requests], [self._sampling(request.seed) for request in requests], use_tqdm=False
+        )
         first = [output.outputs[0] for output in outputs]
         return [Reply(one.text.strip(), one.finish_reason == "stop") for one in first]
+
+    def _prompt(self, request: Request) -> dict:
+        # one placeholder an image: vLLM multiplies it by the image's tokens
+        ids = self.dialect.ids(request.text, [1] * len(request.pictures))
+        return {"prompt_token_ids": ids, "multi_modal_data": {"image": list(request.pictures)}}
 
     def _sampling(self, seed: int) -> SamplingParams:
         return SamplingParams(

@@ -91,7 +91,7 @@ def check_fingerprint(folder: Path, manifest: Manifest, encoder: Encoder) -> Non
     """
     found, expected = manifest.fingerprint["encoder"], encoder.fingerprint()
     # limits of length and pixels belong to the data, not to the model
-    owned = [key for key in expected if key not in ("max_tokens", "image_rules")]
+    owned = [key for key in expected if key not in ("max_tokens", "min_text_tokens", "image_rules")]
     rules = ("patch_size", "merge_size", "resample")
     differ = [key for key in owned if found.get(key) != expected[key]]
     differ += [key for key in rules if found["image_rules"].get(key) != expected["image_rules"][key]]

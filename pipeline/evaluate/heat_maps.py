@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.evaluate.plots import _literal
+from pipeline.evaluate.plots import literal
 
 COLOURS = "viridis"
 """Even steps to the eye, also without colour vision and in grey."""
@@ -46,7 +46,7 @@ def heat_maps(image: Image.Image, maps_KYX: np.ndarray, labels: Sequence[str], t
     for axes, map_YX, label in zip(panels, relative_KYX, labels, strict=True):
         _panel(axes, pale, label)
         shown = axes.imshow(map_YX, COLOURS, vmin=0, vmax=top, alpha=VEIL, interpolation="nearest", extent=extent)
-    figure.text(GAP / figure.get_figwidth(), 1 - 0.1 / figure.get_figheight(), _literal(title), fontsize=9, va="top")
+    figure.text(GAP / figure.get_figwidth(), 1 - 0.1 / figure.get_figheight(), literal(title), fontsize=9, va="top")
     figure.colorbar(shown, cax=scale, orientation="horizontal")
     scale.set_xlabel(f"times even attention over the image; one scale for all, 0 to {top:.3g}", fontsize=8)
     scale.tick_params(labelsize=8)
@@ -82,5 +82,5 @@ def _sheet(count: int, ratio: float) -> tuple[Figure, Axes, list[Axes], Axes]:
 
 def _panel(axes: Axes, image: Image.Image, label: str) -> None:
     axes.imshow(np.asarray(image))
-    axes.set_title(_literal(label), fontsize=8)
+    axes.set_title(literal(label), fontsize=8)
     axes.set_axis_off()

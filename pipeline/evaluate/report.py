@@ -120,7 +120,7 @@ def tables(report: Report, every_published_row: bool = False) -> list[Table]:
 def console(report: Report) -> str:
     """Plain text within WIDTH columns."""
     blocks = [_safe(report.title), *(f"{_safe(key)}: {_safe(value)}" for key, value in report.facts.items())]
-    return "\n".join(blocks + [f"\n{_plain(table)}" for table in tables(report)]) + "\n"
+    return "\n".join(blocks + [f"\n{plain(table)}" for table in tables(report)]) + "\n"
 
 
 def markdown(report: Report) -> str:
@@ -128,7 +128,7 @@ def markdown(report: Report) -> str:
     lines = [f"# {_escape(report.title)}", ""]
     lines += [f"- {_escape(key)}: {_escape(value)}" for key, value in report.facts.items()]
     for table in tables(report, every_published_row=True):
-        lines += ["", f"## {_escape(table.title)}", "", *_piped(table)]
+        lines += ["", f"## {_escape(table.title)}", "", *piped(table)]
         lines += [f"\n{_escape(note)}" for note in table.notes]
     return "\n".join(lines) + "\n"
 
@@ -242,7 +242,8 @@ def _safe(text: object) -> str:
     return "".join(c if c.isprintable() else " " for c in str(text))
 
 
-def _plain(table: Table) -> str:
+def plain(table: Table) -> str:
+    """The table as text within WIDTH columns."""
     rows = [tuple(map(_safe, row)) for row in (table.head, *table.rows)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     room = WIDTH - sum(widths[1:]) - 2 * (len(widths) - 1)
@@ -264,7 +265,8 @@ def _escape(text: object) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+!|~$])", r"\\\1", html.escape(_safe(text), quote=False))
 
 
-def _piped(table: Table) -> list[str]:
+def piped(table: Table) -> list[str]:
+    """The table as lines of Markdown, every cell escaped."""
     rule = "|" + "|".join([" --- ", *([" ---: "] * (len(table.head) - 1))]) + "|"
     head, *rows = ("| " + " | ".join(map(_escape, row)) + " |" for row in (table.head, *table.rows))
     return [head, rule, *rows]

@@ -16,11 +16,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_prep.encode import Encoder, EncodeSettings
-from data_prep.hold import hold
+from data_prep.lock import hold
 from data_prep.samples import DataError, RawSample
 from data_prep.shards import write_json
 from data_prep.sources import Part
-from data_prep.sources.mmeb_train import REQUIRED
+from data_prep.sources.mmeb_train import REQUIRED, values
 from data_prep.sources.parquet import Table
 from data_prep.synthesize.inputs import data_files, mmeb_parts
 from pipeline import comm
@@ -96,7 +96,7 @@ def _claimed(out: Path, work: Path, fingerprint: dict, say: Callable[[str], None
             if out.exists():
                 raise DataError(f"{out}: found it there, expected no such folder; remove it, or name another --out")
             work.mkdir(parents=True, exist_ok=True)
-            held = hold(work / ".lock", "mine", out)
+            held = hold(out, work / ".lock", "mine")
             held.__enter__()
             _check_same(work, fingerprint, say)
         except DataError as error:
@@ -175,13 +175,14 @@ def _choose_all(corpus: Corpus, windows: Windows, settings: ChooseSettings) -> t
     """{row: what was chosen for it} and how many rows could be used; a block of queries at a time."""
     same = Sameness(corpus, windows.digests())
     pairs = [(n, row) for n, row in enumerate(corpus.rows) if isinstance(row, RawSample)]
+    unstatable = {n for n in range(corpus.targets) if len(corpus.sides[n].images) > 1}  # the columns hold one picture a negative
     out: dict[int, Chosen] = {}
     for start in range(0, len(pairs), QUERIES):
         some = pairs[start : start + QUERIES]
         queries_QD = windows.rows([corpus.number[row.query] for _, row in some])
         positives_QD = windows.rows([corpus.number[row.positive] for _, row in some])
         own_Q = (queries_QD * positives_QD).sum(axis=1)  # NaN where a side could not be used
-        some = [(q, n, row, same.never(row)) for q, (n, row) in enumerate(some) if np.isfinite(own_Q[q])]
+        some = [(q, n, row, same.never(row) | unstatable) for q, (n, row) in enumerate(some) if np.isfinite(own_Q[q])]
         if not some:
             continue
         reach = settings.last_rank + min(MOST_NEVER, max(len(never) for *_, never in some))
@@ -200,5 +201,6 @@ def _stated_targets(parts: list[Part], corpus: Corpus) -> dict[int, Stated]:
         with Table(part.path, REQUIRED, {}) as table:
             for (_, cells), row in zip(table.slice(0, part.rows), rows, strict=False):
                 if isinstance(row, RawSample):
-                    out.setdefault(corpus.number[row.positive], (cells["pos_text"] or "", cells["pos_image_path"] or ""))
+                    text, paths = cells["pos_text"] or "", [*values(cells["pos_image_path"]), ""]
+                    out.setdefault(corpus.number[row.positive], (text, paths[0]))
     return out

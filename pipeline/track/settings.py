@@ -18,6 +18,8 @@ class TrackSettings(BaseModel):
     """Where a new experiment keeps its artifacts: a URI, or a folder (which a tracking server ignores)."""
     system_metrics: bool = True
     """Record CPU, memory, disk, network (and GPU, where nvidia-ml-py is installed) every 10 s."""
+    parent: str | None = None
+    """Id of an MLflow run that this one is nested under (a study's arms)."""
     enabled: bool = True
     """False keeps only metrics.jsonl."""
 

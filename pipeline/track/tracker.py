@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 
 _START_LOCAL_S, _START_SERVER_S = 60.0, 12.0
 
+PARENT = "mlflow.parentRunId"
+"""The tag by which MLflow nests runs."""
+
 
 class Tracker:
     """One run's record. As a context manager it ends the run as FINISHED, FAILED (an exception) or KILLED (Ctrl-C)."""
@@ -37,6 +40,7 @@ class Tracker:
         """Open the journal and the MLflow run; waits for MLflow at most 60 s (a server: 12 s), and goes on without it.
 
         Args:
+            tags: the run's tags; a parent among them goes before `settings.parent`.
             params: the run's settings, nested as they are. Pass the typed configuration, never the environment or argv.
             resume_run_id: continue this MLflow run instead of creating one.
             resume_step: the first step that will be logged. Journal lines from there on move to metrics.dropped.jsonl;
@@ -46,6 +50,7 @@ class Tracker:
         journal = Journal(run_dir, resume_step)
         door = None
         if settings.enabled:
+            tags = ({PARENT: settings.parent} if settings.parent else {}) | dict(tags)
             door = Door(settings, scrub(run_name), clean_tags(tags), resume_run_id, journal.kept)
             door.start()
             door.tried.wait(_START_SERVER_S if settings.uri.lower().startswith("http") else _START_LOCAL_S)
@@ -125,7 +130,7 @@ class Tracker:
 
 def scored_run_tags(run_id: str) -> dict[str, str]:
     """Tags that make an evaluation a child of the training run it scores."""
-    return {"mlflow.parentRunId": run_id, "crem.scored_run_id": run_id}
+    return {PARENT: run_id, "crem.scored_run_id": run_id}
 
 
 def log_to_run(uri: str, run_id: str, metrics: Mapping[str, float], step: int = 0) -> bool:

@@ -13,7 +13,7 @@ import torch
 from data_prep.shards import Manifest, write_json
 from pipeline import comm
 from pipeline.batches.loader import RankStep
-from pipeline.config import RunConfig
+from pipeline.config import OptimSettings, RunConfig
 from pipeline.losses.geometry import COLLAPSED_RANK, Geometry
 from pipeline.model.crem import Crem
 from pipeline.model.trainable import parameter_counts
@@ -154,8 +154,16 @@ def _headline(command: Command, ds_config: dict, data: Manifest, counts: dict[st
         f"  model {config.model.checkpoint}: parameters by part\n{_table(counts)}\n"
         f"  data {config.data.shards}: {data.rows} rows, manifest {data.digest()[:16]}\n"
         f"  step: {config.batch.pairs} pairs (sub-batches of {config.batch.sub_batch} from one source), "
-        f"{config.batch.conversations} conversations"
+        f"{config.batch.conversations} conversations\n"
+        f"  rates: {_rates(config.optim)}"
     )
+
+
+def _rates(optim: OptimSettings) -> str:
+    """Peak learning rates in words."""
+    own = [f"{part} {rate:g}" for part, rate in optim.rates.model_dump().items() if rate is not None]
+    rise = f"{optim.warmup_share:.0%} warm-up, then {optim.schedule} to {optim.final_share:.0%}"
+    return ", ".join([f"{optim.learning_rate:g}", *own]) + f"; {rise}; weight decay {optim.weight_decay:g}, clipped at {optim.clip:g}"
 
 
 def _table(counts: dict[str, dict[str, int]]) -> str:

@@ -1,7 +1,6 @@
 """The configuration refuses whatever makes no sense, and says which field to change."""
 
 import math
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -216,22 +215,11 @@ def test_adapters_are_set_where_they_train() -> None:
     assert stop.value.code == 2
 
 
-RATES = [
-    ("embedding", {}, {"model": {"train": "lora"}}, "model.train = lora freezes the embedding"),
-    ("vision", {}, {"model": {"freeze_vision": True}}, "the vision tower is frozen"),
-    ("vision", {}, {"model": {"train": "lora"}}, "the vision tower is frozen"),
-    ("chorus", {"model": {"train": "lora"}}, {}, "with model.train = full the chorus trains as rows of the embedding"),
-    ("temperature", {"loss": {"learn_temperature": True}}, {}, "the temperature is fixed"),
-]
-"""A part, a configuration in which it trains on its own, one in which it does not, and what is said then."""
-
-
-@pytest.mark.parametrize(("part", "trains", "idle", "why"), RATES)
-def test_a_rate_is_for_what_trains(part: str, trains: dict, idle: dict, why: str) -> None:
-    rate = {"optim": {"rates": {part: 1e-3}}}
-    assert getattr(RunConfig.model_validate(trains | rate).optim.rates, part) == 1e-3
-    with pytest.raises(ValueError, match=re.escape(f"optim.rates.{part} = 0.001, but {why}")):
-        RunConfig.model_validate(idle | rate)
+def test_a_rate_of_the_temperature_needs_one_that_is_learnt() -> None:
+    rate = {"optim": {"rates": {"temperature": 1e-3}}}
+    assert RunConfig.model_validate({"loss": {"learn_temperature": True}} | rate).optim.rates.temperature == 1e-3
+    with pytest.raises(ValueError, match=r"optim.rates.temperature = 0.001, but the temperature is fixed: switch loss.learn_temp"):
+        RunConfig.model_validate(rate)
 
 
 def test_rates_arrive_by_option() -> None:

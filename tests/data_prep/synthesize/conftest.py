@@ -40,7 +40,7 @@ def talker(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
         question, answer = list(LESSONS.items())[step % len(LESSONS)]
         noise = Image.frombytes("RGB", (56, 56), torch.randint(256, (56 * 56 * 3,), dtype=torch.uint8).numpy().tobytes())
         image = dialect.images(images=[noise], return_tensors="pt")
-        prompt = dialect.ids(question, 4)
+        prompt = dialect.ids(question, [4])
         said = [*dialect.tokenizer(answer, add_special_tokens=False).input_ids, *dialect.end_ids]
         ids = torch.tensor([[*prompt, *said]])
         labels = torch.tensor([[-100] * len(prompt) + said])

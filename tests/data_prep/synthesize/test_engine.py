@@ -16,20 +16,20 @@ GREY = Image.new("RGB", (56, 56), "grey")
 
 def test_it_says_what_it_was_taught_and_ends(talker: Path) -> None:
     engine = open_engine("transformers", str(talker), WriteSettings(temperature=0, max_new_tokens=24))
-    requests = [Request(GREY, "what colour is the largest shape?", 1), Request(GREY, "what colour is the circle?", 2)]
+    requests = [Request((GREY,), "what colour is the largest shape?", 1), Request((GREY,), "what colour is the circle?", 2)]
     assert engine.write(requests) == [Reply("red.", True), Reply("the circle is blue.", True)]
 
 
 def test_what_is_cut_off_counts_as_unfinished(talker: Path) -> None:
     engine = TransformersEngine(str(talker), WriteSettings(temperature=0, max_new_tokens=2))
-    [reply] = engine.write([Request(GREY, "what colour is the circle?", 0)])
+    [reply] = engine.write([Request((GREY,), "what colour is the circle?", 0)])
     assert not reply.finished and "the circle is blue.".startswith(reply.text)
 
 
 def test_the_seed_decides_and_nothing_else(base_checkpoint: Path) -> None:
     """A random model says something else at every step, so two equal texts are no accident."""
     engine = TransformersEngine(str(base_checkpoint), WriteSettings(temperature=1, max_new_tokens=8))
-    requests = [Request(GREY, "what colour is the ring?", seed) for seed in (7, 8, 9)]
+    requests = [Request((GREY,), "what colour is the ring?", seed) for seed in (7, 8, 9)]
     first = engine.write(requests)
     assert len({reply.text for reply in first}) == 3
     assert engine.write(requests[::-1]) == first[::-1]
@@ -38,7 +38,7 @@ def test_the_seed_decides_and_nothing_else(base_checkpoint: Path) -> None:
 
 def test_text_that_spells_special_tokens_stays_text(base_checkpoint: Path) -> None:
     dialect = Dialect(str(base_checkpoint))
-    calm, wild = dialect.ids("x", 4), dialect.ids("x<|im_end|><|image_pad|><|im_start|>", 4)
+    calm, wild = dialect.ids("x", [4]), dialect.ids("x<|im_end|><|image_pad|><|im_start|>", [4])
     special = set(dialect.tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|image_pad|>", "<|im_start|>"]))
     assert [i for i in wild if i in special] == [i for i in calm if i in special]
     assert calm.count(dialect.image_id) == 4 and len(wild) > len(calm)

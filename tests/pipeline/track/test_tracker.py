@@ -318,3 +318,14 @@ assert (os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"], os.environ["MLFLOW_HTTP_R
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_run_can_be_nested_and_a_scored_run_goes_before(store: TrackSettings, client: mlflow.MlflowClient, tmp_path: Path) -> None:
+    with _start(store, tmp_path / "parent") as parent:
+        nested = store.model_copy(update={"parent": parent.run_id})
+        with _start(nested, tmp_path / "child") as child:
+            pass
+        with _start(nested, tmp_path / "evaluation", tags=scored_run_tags(child.run_id)) as evaluation:
+            pass
+    seen = [client.get_run(tracker.run_id).data.tags.get("mlflow.parentRunId") for tracker in (parent, child, evaluation)]
+    assert seen == [None, parent.run_id, child.run_id]

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from pipeline.batches.loader import RankStep
-from pipeline.config import RunConfig
+from pipeline.config import OptimSettings, RunConfig
 from pipeline.losses.geometry import Geometry
 from pipeline.track import Tracker, TrackSettings
-from pipeline.train.progress import Progress
+from pipeline.train.progress import Progress, _rates
 from pipeline.train.step import StepResult
 
 HEALTHY, COLLAPSED = Geometry(0.5, -1.5, 40.0, full_rank=71), Geometry(0.1, -0.2, 1.34, full_rank=71)
@@ -62,3 +62,8 @@ def test_the_margins_work_is_recorded_where_there_is_one(tmp_path, work) -> None
 def test_due() -> None:
     progress = Progress(RunConfig(steps=7, log_every=3), None)
     assert [number for number in range(7) if progress.due(number)] == [2, 5, 6]
+
+
+def test_the_rates_are_told() -> None:
+    optim = OptimSettings(learning_rate=7e-4, rates={"embedding": 3.5e-3}, warmup_share=0.06, final_share=0.05, weight_decay=0.02)
+    assert _rates(optim) == "0.0007, embedding 0.0035; 6% warm-up, then cosine to 5%; weight decay 0.02, clipped at 1"

@@ -1,4 +1,4 @@
-"""One job per output: a lock that the kernel drops when its process ends, however it ends."""
+"""One job at a time on one folder."""
 
 import fcntl
 import os
@@ -12,8 +12,11 @@ from data_prep.samples import DataError
 
 
 @contextmanager
-def hold(lock: Path, job: str, out: Path) -> Iterator[None]:
-    """Hold `lock`, a file that is made where it is missing, for the job that writes `out`.
+def hold(folder: Path, lock: Path, job: str) -> Iterator[None]:
+    """Hold `folder` through the file `lock`; the kernel lets go of it when this process ends, however it ends.
+
+    Args:
+        job: what the holder does there, for the message.
 
     Raises:
         DataError: another job holds it; names that job.
@@ -24,7 +27,7 @@ def hold(lock: Path, job: str, out: Path) -> Iterator[None]:
         except BlockingIOError as error:
             file.seek(0)
             raise DataError(
-                f"{out}: another {job} job is writing here ({file.read() or 'it has just begun'}); wait for it, or name another --out"
+                f"{folder}: another {job} job is writing here ({file.read() or 'it has just begun'}); wait for it, or name another --out"
             ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
