@@ -52,5 +52,5 @@ def test_a_dead_actor_is_replaced(tmp_path: Path) -> None:
 
 
 def test_bad_input_is_told_as_it_was_raised(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="^found -1, expected a number from 0 on$"):
+    with pytest.raises(DataError, match=r"^found -1, expected a number from 0 on$"):
         list(actors_as_finished(Opener, [0, -1], (tmp_path, ()), 1))
