@@ -90,7 +90,8 @@ def synthesize(settings: SynthesizeSettings, say: Callable[[str], None] = print)
             say(f"{settings.out} is there already and whole: nothing to do")
             return found
         _check_free(settings, parts, journal := Path(f"{hidden}.journal"))
-        with Journal(journal, fingerprint) as done:
+        written_with = {key: value for key, value in fingerprint.items() if key != "filters"}  # what is kept is decided afterwards
+        with Journal(journal, written_with) as done:
             if done.places:
                 say(f"{len(done.places)} rows were written about before: skipped")
             _run(settings, job, parts, done)
@@ -192,7 +193,7 @@ def _write(settings: SynthesizeSettings, parts: list[Part], done: Journal, finge
     if not files:
         raise DataError(
             f"{settings.out}: found no question and answer that passes the filters, of {counts['turns']} about {counts['rows']} rows "
-            f"({dropped}); expected some. Use a model that was taught to answer, or raise the limits, in another --out"
+            f"({dropped}); expected some. What was written is kept, so other limits are tried at once; or name another model and --out"
         )
     report |= {"files": files, "fingerprint": fingerprint}
     write_json(_report_path(settings), report)
