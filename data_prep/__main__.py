@@ -4,6 +4,7 @@
     python -m data_prep check ROOT...
     python -m data_prep prepare ROOT... --checkpoint CHECKPOINT --out SHARDS
     python -m data_prep inspect SHARDS [--row N]
+    python -m data_prep synthesize ROOT... --checkpoint CHECKPOINT --out FILE.jsonl
 
 `prepare` is also the entry of `ray job submit`.
 """
@@ -22,6 +23,7 @@ from data_prep.check import CheckSettings, as_json, check, exit_code, text
 from data_prep.fetch import FetchSettings, corpus, fetch, listing
 from data_prep.samples import DataError
 from data_prep.shards import Manifest, load_manifest
+from data_prep.synthesize import cli as synthesis
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -81,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("shards", type=Path)
     show.add_argument("--row", type=int, help="row number to decode (over all shards)")
     show.add_argument("--checkpoint", help="checkpoint whose tokenizer decodes the row")
+    synthesis.add_parser(commands)
     return parser
 
 

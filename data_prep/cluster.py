@@ -96,6 +96,38 @@ def as_finished(function: Callable[..., Result], items: list[Item], arguments: t
             ray.cancel(reference, force=True)
 
 
+def actors_as_finished(make: type, items: list[Item], arguments: tuple, workers: int) -> Iterator[tuple[Item, Result]]:
+    """(item, make(*arguments).work(item)) in the order in which they are done: for work that needs something costly opened first.
+
+    One actor on every GPU where the cluster has any, else `workers` of them on a CPU each; each has one item at a time. An actor that
+    dies is replaced and its item done again, up to five times.
+
+    Raises:
+        DataError: the one that `work` raised, without the worker's stack: a message for people.
+    """
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    place = {"num_gpus": 1} if gpus else {"num_cpus": 1}
+    remote = ray.remote(max_restarts=5, max_task_retries=5, **place)(make)
+    actors = [remote.remote(*arguments) for _ in range(min(gpus or workers, len(items)))]
+    waiting = iter(items)
+    running = {actor.work.remote(item): (actor, item) for actor, item in zip(actors, waiting, strict=False)}
+    try:
+        while running:
+            done = _first(list(running), f"one of the {len(running)} items under way")
+            actor, item = running.pop(done)
+            result = ray.get(done)
+            for following in islice(waiting, 1):
+                running[actor.work.remote(following)] = (actor, following)
+            yield item, result
+    except RayTaskError as error:
+        if isinstance(error.cause, DataError):
+            raise error.cause from None
+        raise
+    finally:
+        for actor in actors:
+            ray.kill(actor)
+
+
 def _start_alone(workers: int | None, environment: dict[str, str]) -> None:
     """Start a Ray that shares neither address nor token with another on this machine.
 

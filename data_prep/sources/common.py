@@ -5,6 +5,7 @@ rows in = samples + rejects, always.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +89,11 @@ def check_range(part: Part, start: int, stop: int, rows: int) -> None:
 def plain(text: str | None) -> str:
     """MMEB text as a model should see it: no image marker, no outer whitespace."""
     return PLACEHOLDER.sub("", text or "").strip()
+
+
+def words(text: str) -> str:
+    """The words of a text, lower case, one space between, without punctuation: texts that agree in this say the same."""
+    return " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
 
 
 def side(text: str | None, paths: str | list[str] | None, root: Path) -> Side:

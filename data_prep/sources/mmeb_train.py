@@ -89,7 +89,7 @@ def _part(source: str, path: Path, bases: tuple[Path | None, ...], split: str, f
 
 def _images(table: Table) -> Iterator[str]:
     for _, row in table.slice(0, ROWS_PROBED):
-        yield from filter(None, (*_values(row["qry_image_path"]), *_values(row["pos_image_path"])))
+        yield from filter(None, (*values(row["qry_image_path"]), *values(row["pos_image_path"])))
 
 
 def read(part: Part, start: int, stop: int) -> Iterator[RawSample | Rejected]:
@@ -103,8 +103,8 @@ def _sample(part: Part, number: int, row: dict) -> RawSample:
     return RawSample(
         id=part.row_id(number),
         source=part.source,
-        query=required_side("query", row["qry"], _values(row["qry_image_path"]), part.root),
-        positive=required_side("positive", row["pos_text"], _values(row["pos_image_path"]), part.root),
+        query=required_side("query", row["qry"], values(row["qry_image_path"]), part.root),
+        positive=required_side("positive", row["pos_text"], values(row["pos_image_path"]), part.root),
         negatives=negatives(row.get("neg_text"), row.get("neg_image_path"), part.root),
     )
 
@@ -118,7 +118,7 @@ def negatives(texts: str | list | None, paths: str | list | None, root: Path) ->
     Raises:
         RowError: both have values, but not equally many.
     """
-    texts, paths = _values(texts), _values(paths)
+    texts, paths = values(texts), values(paths)
     texts = texts or [""] * len(paths)
     paths = paths or [""] * len(texts)
     if len(texts) != len(paths):
@@ -127,7 +127,8 @@ def negatives(texts: str | list | None, paths: str | list | None, root: Path) ->
     return tuple(made for made in sides if not made.empty)
 
 
-def _values(cell: str | list | None) -> list[str]:
+def values(cell: str | list | None) -> list[str]:
+    """The texts or paths of a cell: a string, null, a list, or a list written as Python source."""
     if isinstance(cell, str) and cell.startswith("[") and cell.endswith("]"):
         cell = _parsed(cell)
     if isinstance(cell, list):
