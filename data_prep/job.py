@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from data_prep import sources
 from data_prep.cluster import as_finished, cluster
+from data_prep.disk import disk_errors
 from data_prep.encode import Encoder, EncodeSettings, fingerprint_digest, to_row
 from data_prep.lock import hold
 from data_prep.samples import DataError, Rejected
@@ -27,7 +28,7 @@ from data_prep.shards import (
     Manifest,
     ShardRecord,
     finished_shard,
-    remove_leftovers,
+    without_leftovers,
     write_json,
     write_manifest,
     write_shard,
@@ -71,12 +72,16 @@ class Slice:
     stop: int
     name: str
 
+    def __str__(self) -> str:
+        return f"{self.name} (rows {self.start} to {self.stop - 1} of {self.part.path})"
+
 
 def prepare(settings: PrepareSettings, say: Callable[[str], None] = print) -> Manifest:
     """Run the job to its manifest.
 
     Raises:
-        DataError: unusable input, another job on the same folder, shards of other settings, too many rejected rows.
+        DataError: unusable input, another job on the same folder, shards of other settings, too many rejected rows, a full disk, rows
+            whose worker dies every time.
     """
     settings = _absolute(settings)
     parts = [part for root in settings.roots for part in sources.discover(root, settings.image_root, settings.split)]
@@ -84,9 +89,8 @@ def prepare(settings: PrepareSettings, say: Callable[[str], None] = print) -> Ma
     fingerprint = _fingerprint(settings, parts)
     slices = plan(parts, settings.rows_per_shard)
     settings.out.mkdir(parents=True, exist_ok=True)
-    with hold(settings.out, settings.out / ".lock", "prepare"):
+    with disk_errors(settings.out), hold(settings.out, settings.out / ".lock", "prepare"), without_leftovers(settings.out):
         _claim(settings.out, fingerprint)
-        remove_leftovers(settings.out)
         (settings.out / REJECTED).unlink(missing_ok=True)
         records = {s.name: record for s in slices if (record := finished_shard(settings.out, s.name))}
         if records:
@@ -121,7 +125,8 @@ def make_shard(piece: Slice, checkpoint: str, encode: EncodeSettings, out: Path)
             except DataError as error:
                 rejected.append(Rejected(raw.id, raw.source, str(error)))
 
-    return write_shard(out, piece.name, piece.part.source, rows(), rejected)
+    with disk_errors(out):
+        return write_shard(out, piece.name, piece.part.source, rows(), rejected)
 
 
 @lru_cache(maxsize=1)
