@@ -4,8 +4,9 @@ Both make ready every side of the same rows of MMEB-train-format data: decode, r
 prepare_map.py`) stores the processor's patches in float16; ours stores token ids, roles and PNG files of the resized pictures, digested and
 flushed to disk. Every round runs all of it in turn; medians are printed.
 
-    rows/s          datasets.map: map and save_to_disk, its processes' start included, imports and reading the table not. Ours: the job in a
-                    running Ray whose workers have loaded the checkpoint; reading the table, and digests, included
+    rows/s          datasets.map: its processes' start included, imports and reading the table not; its result is in a cache, which
+                    save_to_disk (one process) copies to where it is wanted. Ours: the job in a running Ray whose workers have loaded the
+                    checkpoint; reading the table, and digests, included
     with the start  ours as a command: Python, Ray, workers and their imports included. A constant number of seconds, whatever the rows
     bytes/row       of everything written
     where the time of one worker goes: the same rows once more in this process, each call timed
@@ -68,7 +69,9 @@ def one_round(rows: Rows, settings: PrepareSettings, processes: int, workers: li
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
-    yield f"datasets.map, float16, {processes} processes", (float(done.stdout.split()[-1]), size(work / "map"))
+    mapped, saved = map(float, done.stdout.split()[-2:])
+    yield f"datasets.map + save_to_disk, {processes} processes", (saved, size(work / "map"))
+    yield f"datasets.map alone, {processes} processes", (mapped, size(work / "map"))
     for number in workers:
         own = settings.model_copy(update={"workers": number, "out": work / f"ours{number}"})
         with cluster(number):
@@ -107,7 +110,7 @@ def size(folder: Path) -> int:
 def report(rows: Rows, found: dict[str, list[tuple[float, float]]], args: argparse.Namespace) -> None:
     """The table of medians."""
     print(f"\n{rows.count} rows: {rows.sides} sides, {rows.pictures} pictures on them; median (lowest - highest) of {args.rounds} rounds")
-    print(f"{'way':42}{'rows/s':>8}{'':21}{'of map':>8}{'bytes/row':>11}")
+    print(f"{'way':42}{'rows/s':>8}{'':21}{'ratio':>8}{'bytes/row':>11}")
     rates = {way: sorted(rows.count / seconds for seconds, _ in runs) for way, runs in found.items()}
     base = statistics.median(next(iter(rates.values())))
     for way, own in rates.items():
