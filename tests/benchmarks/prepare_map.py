@@ -1,8 +1,8 @@
 """The usual way to move the processor out of the training loop: datasets.map(num_proc=N), float16 patches, save_to_disk.
 
-Run by `prepare_speed`; prints the seconds of map, and of map and save_to_disk. Written as a practitioner would: the checkpoint's image processor and
-tokenizer do what transformers' Qwen2VLProcessor does with them (patches, one placeholder a merged patch, chat template). That class itself
-asks for torchvision, for the sake of videos.
+Run by `prepare_speed`; prints the seconds of map, and of map and save_to_disk. Written as a practitioner would: the checkpoint's image
+processor and tokenizer do what transformers' Qwen2VLProcessor does with them (patches, one placeholder a merged patch, chat template).
+That class itself asks for torchvision, for the sake of videos.
 """
 
 import sys
