@@ -3,7 +3,9 @@
     python -m data_prep fetch [NAME --out ROOT]
     python -m data_prep check ROOT...
     python -m data_prep prepare ROOT... --checkpoint CHECKPOINT --out SHARDS
-    python -m data_prep inspect SHARDS [--row N]
+    python -m data_prep inspect SHARDS [--row N | --lengths]
+    python -m data_prep merge OUT SHARDS SHARDS...
+    python -m data_prep split SHARDS OUT OUT...
     python -m data_prep synthesize ROOT... --checkpoint CHECKPOINT --out FILE.jsonl
 
 `prepare` is also the entry of `ray job submit`.
@@ -19,8 +21,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "0" if sys.argv[1:2] == ["fetch"] else "
 
 from pydantic import ValidationError
 
+from data_prep.assemble import merge, split
 from data_prep.check import CheckSettings, as_json, check, exit_code, text
 from data_prep.fetch import FetchSettings, corpus, fetch, listing
+from data_prep.lengths import length_table, lengths
 from data_prep.samples import DataError
 from data_prep.shards import Manifest, load_manifest
 from data_prep.synthesize import cli as synthesis
@@ -83,6 +87,15 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("shards", type=Path)
     show.add_argument("--row", type=int, help="row number to decode (over all shards)")
     show.add_argument("--checkpoint", help="checkpoint whose tokenizer decodes the row")
+    show.add_argument("--lengths", action="store_true", help="tokens of the sequences: percentiles by source, and a histogram")
+    join = commands.add_parser("merge", help="several prepared folders -> one; nothing is encoded again")
+    join.set_defaults(run=_merge)
+    join.add_argument("out", type=Path, help="a new folder")
+    join.add_argument("shards", nargs="+", type=Path, help="folders of shards prepared by the same rules")
+    deal = commands.add_parser("split", help="one prepared folder -> several, every source dealt out shard by shard")
+    deal.set_defaults(run=_split)
+    deal.add_argument("shards", type=Path)
+    deal.add_argument("outs", nargs="+", type=Path, help="new folders, one for each part")
     synthesis.add_parser(commands)
     return parser
 
@@ -139,12 +152,26 @@ def summary(folder: Path, manifest: Manifest) -> str:
 
 def _inspect(args: argparse.Namespace) -> int:
     manifest = load_manifest(args.shards)
+    if args.lengths:
+        print(length_table(lengths(args.shards, manifest)))
+        return 0
     if args.row is None:
         print(summary(args.shards, manifest))
         return 0
     from data_prep.inspect import describe_row
 
     print(describe_row(args.shards, manifest, args.row, args.checkpoint))
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    print(summary(args.out, merge(args.shards, args.out)))
+    return 0
+
+
+def _split(args: argparse.Namespace) -> int:
+    for out, manifest in zip(args.outs, split(args.shards, args.outs), strict=True):
+        print(summary(out, manifest))
     return 0
 
 

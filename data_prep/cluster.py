@@ -24,13 +24,15 @@ if not os.environ.get("RAY_ADDRESS"):
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from data_prep.samples import DataError
 
 MINUTE_S = 60.0
 WORKER_MINUTES = 10
 """How long Ray on this machine may take to bring up its first worker."""
+RETRIES = 5
+"""How often an item is done again whose worker or node has died."""
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -70,12 +72,13 @@ def as_finished(function: Callable[..., Result], items: list[Item], arguments: t
 
     `arguments` go to the object store once, whatever their size and however many items there are.
 
-    A worker that dies is replaced and its item done again, up to five times. Leaving early stops the items under way.
+    A worker that dies, or whose node does, is replaced and its item done again, up to `RETRIES` times. Leaving early stops the items
+    under way. No more than `workers` items and results exist at a time: memory does not grow with their number.
 
     Raises:
-        DataError: the one that `function` raised, without the worker's stack: a message for people.
+        DataError: the one that `function` raised, without the worker's stack: a message for people; or an item's workers all died.
     """
-    task = ray.remote(num_cpus=1, max_retries=5)(function)
+    task = ray.remote(num_cpus=1, max_retries=RETRIES)(function)
     arguments = tuple(ray.put(argument) for argument in arguments)
     waiting = iter(items)
     running: dict[ray.ObjectRef, Item] = {}
@@ -86,11 +89,17 @@ def as_finished(function: Callable[..., Result], items: list[Item], arguments: t
             if not running:
                 return
             done = _first(list(running), f"one of the {len(running)} shards under way")
-            yield running.pop(done), ray.get(done)
+            item = running.pop(done)
+            yield item, ray.get(done)
     except RayTaskError as error:
         if isinstance(error.cause, DataError):
             raise error.cause from None
         raise
+    except RayError as error:  # the worker ended without a word: killed, out of memory, crashed; or its node did
+        raise DataError(
+            f"{item}: found its worker dead {RETRIES + 1} times ({type(error).__name__}), expected it to finish. Mostly memory ran out: "
+            "take fewer --workers or smaller --max-pixels; finished shards are kept"
+        ) from error
     finally:
         for reference in running:
             ray.cancel(reference, force=True)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from data_prep import sources
 from data_prep.cluster import as_finished, cluster
 from data_prep.decontaminate import EvaluationIndex, with_pictures
+from data_prep.disk import disk_errors
 from data_prep.encode import Encoder, EncodeSettings, fingerprint_digest, to_row
 from data_prep.evaluation import evaluation_index
 from data_prep.lock import hold
@@ -30,7 +31,7 @@ from data_prep.shards import (
     Manifest,
     ShardRecord,
     finished_shard,
-    remove_leftovers,
+    without_leftovers,
     write_json,
     write_manifest,
     write_shard,
@@ -77,12 +78,16 @@ class Slice:
     stop: int
     name: str
 
+    def __str__(self) -> str:
+        return f"{self.name} (rows {self.start} to {self.stop - 1} of {self.part.path})"
+
 
 def prepare(settings: PrepareSettings, say: Callable[[str], None] = print) -> Manifest:
     """Run the job to its manifest.
 
     Raises:
-        DataError: unusable input, another job on the same folder, shards of other settings, too many rejected rows.
+        DataError: unusable input, another job on the same folder, shards of other settings, too many rejected rows, a full disk, rows
+            whose worker dies every time.
     """
     settings = _absolute(settings)
     parts = [part for root in settings.roots for part in sources.discover(root, settings.image_root, settings.split)]
@@ -97,9 +102,8 @@ def _prepare(settings: PrepareSettings, parts: list[sources.Part], index: Evalua
     fingerprint = _fingerprint(settings, parts, index)
     slices = plan(parts, settings.rows_per_shard)
     settings.out.mkdir(parents=True, exist_ok=True)
-    with hold(settings.out, settings.out / ".lock", "prepare"):
+    with disk_errors(settings.out), hold(settings.out, settings.out / ".lock", "prepare"), without_leftovers(settings.out):
         _claim(settings.out, fingerprint)
-        remove_leftovers(settings.out)
         (settings.out / REJECTED).unlink(missing_ok=True)
         records = {s.name: record for s in slices if (record := finished_shard(settings.out, s.name))}
         if records:
@@ -146,7 +150,8 @@ def make_shard(piece: Slice, checkpoint: str, encode: EncodeSettings, out: Path,
             shortened.update(sample.shortened)
             yield to_row(sample)
 
-    return write_shard(out, piece.name, piece.part.source, rows(), rejected, dropped, shortened)
+    with disk_errors(out):
+        return write_shard(out, piece.name, piece.part.source, rows(), rejected, dropped, shortened)
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -196,9 +197,20 @@ def remove_leftovers(folder: Path) -> None:
 
 
 @contextmanager
+def without_leftovers(folder: Path) -> Iterator[None]:
+    """Remove leftovers at the start, those of an earlier job, and at the end, however it ends: those of this job's dead workers."""
+    remove_leftovers(folder)
+    try:
+        yield
+    finally:
+        remove_leftovers(folder)
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A temporary name beside `path`; on success its bytes are flushed to disk and it takes `path`'s place."""
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    # the machine as well: processes of two containers may have the same number
+    temporary = path.with_name(f".{path.name}.tmp-{socket.gethostname()}-{os.getpid()}")
     try:
         yield temporary
         with temporary.open("rb") as file:

@@ -2,9 +2,12 @@
 
 Opening checks the whole contract first: manifest, schema version, every file's digest, and that the shards were made for this very
 checkpoint (tokenizer, template, image rules, chorus). Rows are then numbered over all shards in manifest order.
+
+Memory does not grow with the rows: a few shards are mapped at a time, and of those only the record batch that holds a row is looked at.
 """
 
 from bisect import bisect_right
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,9 @@ from data_prep.samples import DataError
 from data_prep.schema import ROW
 from data_prep.shards import Manifest, load_manifest, verify_shards
 from pipeline.batches.plan import SourceRows
+
+OPEN_SHARDS = 64
+"""Shards mapped at a time, the latest used: a bound on memory, and on open files, of which a process often may have 1024."""
 
 
 class ShardReader:
@@ -39,7 +45,10 @@ class ShardReader:
         shards = [shard for shard in self.manifest.shards if shard.rows]
         if not shards:
             raise DataError(f"{folder}: found no rows; expected at least one. See the rejected rows in its manifest")
-        self._tables = [_open(self.folder / shard.name) for shard in shards]
+        self._paths = [self.folder / shard.name for shard in shards]
+        for path in self._paths:
+            _open(path)  # the columns of every shard are checked before any row is read
+        self._opened = lru_cache(maxsize=OPEN_SHARDS)(_open)
         self._starts = np.cumsum([0] + [shard.rows for shard in shards]).tolist()
         self._sources = [shard.source for shard in shards]
 
@@ -64,7 +73,7 @@ class ShardReader:
                 raise DataError(f"{self.folder}: found shards of other sources between those of {name}; expected them side by side")
             first, stop = self._starts[own[0]], self._starts[own[-1] + 1]
             rows = SourceRows(name, first, stop - first)
-            missing = sum(self._tables[i]["positive"].null_count for i in own)
+            missing = sum(_without_positive(self._paths[i]) for i in own)
             if missing not in (0, rows.count):
                 raise DataError(
                     f"{self.folder}: {name} has {missing} rows of {rows.count} without a positive; expected all or none. "
@@ -76,7 +85,9 @@ class ShardReader:
     def row(self, number: int) -> EncodedSample:
         """Row `number`, its image bytes copied out of the map."""
         shard = bisect_right(self._starts, number) - 1
-        row = self._tables[shard].slice(number - self._starts[shard], 1).to_pylist()[0]
+        file, size = self._opened(self._paths[shard])
+        batch, place = divmod(number - self._starts[shard], size)
+        row = file.get_batch(batch).slice(place, 1).to_pylist()[0]
         images = tuple(PreparedImage(**image) for image in row["images"])
         negatives = tuple(_sequence(value, images) for value in row["negatives"] or ())
         positive = None if row["positive"] is None else _sequence(row["positive"], images)
@@ -102,11 +113,17 @@ def check_fingerprint(folder: Path, manifest: Manifest, encoder: Encoder) -> Non
         )
 
 
-def _open(path: Path) -> pa.Table:
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    if table.schema != ROW:
-        raise DataError(f"{path}: found columns {table.schema.names} of other types; expected {ROW.names} of this schema version")
-    return table
+def _open(path: Path) -> tuple[pa.RecordBatchFileReader, int]:
+    """A shard's batches, memory-mapped, and the rows of each but the last, which may have fewer."""
+    file = pa.ipc.open_file(pa.memory_map(str(path)))
+    if file.schema != ROW:
+        raise DataError(f"{path}: found columns {file.schema.names} of other types; expected {ROW.names} of this schema version")
+    return file, file.get_batch(0).num_rows
+
+
+def _without_positive(path: Path) -> int:
+    file, _ = _open(path)
+    return sum(file.get_batch(number)["positive"].null_count for number in range(file.num_record_batches))
 
 
 def _sequence(value: dict, images: tuple[PreparedImage, ...]) -> TokenSequence:

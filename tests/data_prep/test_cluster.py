@@ -1,28 +1,21 @@
 """Ray as the job runs it: its own however many jobs there are, on loopback, at the job's own priority; dead workers are replaced."""
 
-import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-import pyarrow as pa
 import pytest
-from PIL import Image
 
 from data_prep import cluster as module
 from data_prep.cluster import cluster, ray  # not Ray itself: what it reads at import is set there
-from data_prep.job import PrepareSettings, prepare
 from data_prep.samples import DataError
-from data_prep.shards import load_manifest, verify_shards
+from tests.data_prep.processes import descendants, workers
 
 PROJECT = Path(__file__).parents[2]
 
@@ -37,7 +30,7 @@ def ray_of_two() -> Iterator[None]:
 
 def test_ray_listens_on_loopback_only(ray_of_two: None) -> None:
     """Every Ray process of ours, by the kernel's own tables."""
-    ours = _descendants(os.getpid())
+    ours = descendants(os.getpid())
     listening = [address for process in ours for address in _listening(process)]
     assert len(listening) > 3
     assert set(listening) <= {"0100007F", "0000000000000000FFFF00000100007F"}  # 127.0.0.1, and the same within IPv6
@@ -46,9 +39,9 @@ def test_ray_listens_on_loopback_only(ray_of_two: None) -> None:
 
 def test_workers_have_the_jobs_own_priority(ray_of_two: None) -> None:
     """Ray's default, 15 below it, starves them beside any busy process."""
-    workers = [process for process in _descendants(os.getpid()) if b"ray::" in _command(process)]
-    assert workers
-    assert {os.getpriority(os.PRIO_PROCESS, process) for process in workers} == {os.getpriority(os.PRIO_PROCESS, 0)}
+    found = workers(os.getpid())
+    assert found
+    assert {os.getpriority(os.PRIO_PROCESS, process) for process in found} == {os.getpriority(os.PRIO_PROCESS, 0)}
 
 
 def test_waiting_for_a_worker_is_said_and_ends(
@@ -75,43 +68,6 @@ def test_waiting_for_a_worker_is_said_and_ends(
         with cluster(2) as workers:
             assert workers == 2
         ray.get(blocks)
-
-
-def test_killed_workers_cost_nothing(ray_of_two: None, checkpoint: Path, tmp_path: Path) -> None:
-    """Whoever makes a shard is killed, twice; Ray makes the slice again, and no row is lost or doubled."""
-    root = tmp_path / "data"
-    root.mkdir()
-    turns = [{"from": "human", "value": "<image>\nwhat?"}, {"from": "gpt", "value": "noise"}]
-    (root / "slow.json").write_text(json.dumps([{"image": f"{i}.png", "conversations": turns} for i in range(6)]))
-    for number in range(6):  # large pictures: a shard takes long enough to be met
-        noise = np.random.default_rng(number).integers(0, 256, (1600, 1600, 3), dtype=np.uint8)
-        Image.fromarray(noise).save(root / f"{number}.png", compress_level=1)
-    settings = PrepareSettings(roots=(root,), checkpoint=str(checkpoint), out=tmp_path / "shards", rows_per_shard=1, workers=2)
-    killed: list[int] = []
-    over = threading.Event()
-
-    def kill() -> None:
-        while len(killed) < 2 and not over.wait(0.05):
-            for process in _descendants(os.getpid()):
-                with suppress(OSError):
-                    if process not in killed and b"ray::make_shard" in _command(process):
-                        os.kill(process, signal.SIGKILL)
-                        killed.append(process)
-                        break
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    manifest = prepare(settings)
-    over.set()
-    killer.join()
-    verify_shards(settings.out, manifest)
-    assert (len(killed), _ids(settings.out)) == (2, [f"sharegpt4v/slow/{i}" for i in range(6)])
-    assert prepare(settings.model_copy(update={"out": tmp_path / "undisturbed"})).digest() == manifest.digest()
-
-
-def _ids(folder: Path) -> list[str]:
-    tables = [pa.ipc.open_file(pa.memory_map(str(folder / shard.name))).read_all() for shard in load_manifest(folder).shards]
-    return [value for table in tables for value in table["id"].to_pylist()]
 
 
 @pytest.fixture
@@ -170,19 +126,6 @@ def test_jobs_of_the_same_moment_many_times(home: dict[str, str], corpus: Path, 
         assert same_bytes(tmp_path / "0-a", *folders)
 
 
-def _descendants(root: int) -> list[int]:
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it ended
-            continue
-    found = [root]
-    for process in found:
-        found += [child for child, parent in parents.items() if parent == process]
-    return found
-
-
 def _listening(process: int) -> list[str]:
     """Local addresses, in the kernel's hexadecimal, of the TCP sockets that a process listens on."""
     listening, sockets = {}, set()
@@ -197,10 +140,3 @@ def _listening(process: int) -> list[str]:
         except OSError:  # closed since
             continue
     return [address for name, address in listening.items() if name in sockets]
-
-
-def _command(process: int) -> bytes:
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes()
-    except OSError:  # it ended
-        return b""

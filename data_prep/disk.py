@@ -1,0 +1,30 @@
+"""A disk that takes no more, said in plain words."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_prep.samples import DataError
+
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""No space, no quota, file size limit, read-only: what only writing meets, so that an unreadable source is never mistaken for it."""
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Around whatever writes into `folder`.
+
+    Raises:
+        DataError: the disk refused a write; other errors pass through.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        raise DataError(
+            f"{folder}: found a disk that takes no more ({os.strerror(error.errno)}); expected room for all files. Nothing half-written "
+            "counts, and finished files are kept: make room, then start the same command again"
+        ) from error
