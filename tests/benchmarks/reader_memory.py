@@ -1,9 +1,9 @@
 """Resident memory of the shard reader, from ten thousand rows to a million: python -m tests.benchmarks.reader_memory [--rows 10000 ...]
 
-Synthetic rows of about a hundred tokens and a kilobyte of picture bytes, 512 a shard as `prepare` writes them; one shard's file stands
-under every shard's name (hard links: a million rows would be two gigabytes of the same). Each size in a fresh process: growth of memory
-from before the reader is opened until it has given ten thousand random rows. "Own" is anonymous memory (RssAnon), which the process
-cannot give back; "mapped" are pages of shard files (RssFile), which the kernel takes back when it needs them.
+Synthetic rows of about a hundred tokens and a kilobyte of picture bytes, 512 a shard as `prepare` writes them; one shard's file
+stands under every shard's name (hard links: a million rows would be two gigabytes of the same). Each size in a fresh process:
+growth of memory from before the reader is opened until it has given ten thousand random rows. "Own" is anonymous memory
+(RssAnon), which the process cannot give back; "mapped" are pages of shard files (RssFile), which the kernel takes back.
 """
 
 import argparse

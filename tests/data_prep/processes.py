@@ -95,3 +95,30 @@ def wait_until(condition, seconds: float = 300.0) -> bool:
     while not (met := condition()) and time.monotonic() < end:
         time.sleep(0.002)
     return bool(met)
+
+
+@contextmanager
+def killer_of_node(nodes, node) -> Iterator[list[int]]:
+    """Within, SIGKILL a node's raylet once one of its workers makes a shard; yields the raylets killed so far.
+
+    Args:
+        nodes: `ray.cluster_utils.Cluster`.
+        node: one of its nodes, not the head.
+    """
+    raylet = node.all_processes["raylet"][0].process.pid
+    killed: list[int] = []
+    over = threading.Event()
+
+    def run() -> None:
+        while not killed and not over.wait(0.002):
+            if workers(raylet, b"ray::make_shard"):
+                nodes.remove_node(node, allow_graceful=False)
+                killed.append(raylet)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
