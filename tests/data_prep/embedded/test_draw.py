@@ -28,13 +28,13 @@ def box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 @pytest.mark.parametrize(("place", "center"), [(0, (14, 14)), (4, (42, 42)), (5, (70, 42)), (7, (42, 70))])
-@pytest.mark.parametrize(("size", "pixels"), [("small", 15), ("large", 25)])
+@pytest.mark.parametrize(("size", "pixels"), [("small", 17), ("large", 26)])
 def test_a_circle_has_its_size_colour_and_place(place, center, size, pixels):
     shown = Picture(Scene((Thing(size, "blue", "circle", place),)), PLAIN)
     left, top, right, bottom = box(covered(shown))
 
     assert (right - left + 1, bottom - top + 1) == (pixels, pixels)
-    assert ((left + right) // 2, (top + bottom) // 2) == center
+    assert ((left + right + 1) // 2, (top + bottom + 1) // 2) == center
     assert seen(shown)[center[1], center[0]].tolist() == [35, 65, 225]
 
 
