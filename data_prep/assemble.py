@@ -8,9 +8,8 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
-
-import pyarrow as pa
 
 from data_prep.disk import disk_errors
 from data_prep.samples import DataError
@@ -20,6 +19,7 @@ from data_prep.shards import (
     atomic_folder,
     file_digest,
     load_manifest,
+    open_shard,
     record_path,
     write_json,
     write_manifest,
@@ -38,6 +38,8 @@ def merge(folders: Sequence[Path], out: Path) -> Manifest:
     manifests = {folder: load_manifest(folder) for folder in folders}
     if len(manifests) < 2 or len({folder.resolve() for folder in folders}) < len(folders):
         raise DataError(f"found {', '.join(map(str, folders))}; expected two or more different folders of shards to merge")
+    _check_free(out)
+    _check_apart([*folders, out])
     fingerprint = _joined(manifests)
     owned = [(folder, shard) for folder, manifest in manifests.items() for shard in manifest.shards]
     _check_rows(owned)
@@ -59,6 +61,7 @@ def split(folder: Path, outs: Sequence[Path]) -> list[Manifest]:
             f"{folder}: found {len(manifest.shards)} shards, expected 2 parts or more and a shard at least for each of {len(outs)}; "
             "prepare with smaller --rows-per-shard, or name fewer parts"
         )
+    _check_apart([folder, *outs])
     for out in outs:
         _check_free(out)
     return [_write(out, _restricted(manifest, hand), hand) for out, hand in zip(outs, hands, strict=True)]
@@ -113,9 +116,7 @@ def _check_rows(owned: list[Owned]) -> None:
 
 
 def _ids(path: Path) -> list[str]:
-    if not path.is_file():
-        raise DataError(f"{path}: missing, but the manifest names it; prepare the data again (finished shards are kept)")
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()["id"].to_pylist()
+    return open_shard(path).read_all()["id"].to_pylist()
 
 
 def _write(out: Path, fingerprint: dict, owned: list[Owned]) -> Manifest:
@@ -141,6 +142,13 @@ def _place(source: Path, target: Path, record: ShardRecord) -> None:
     if target.stat().st_size != record.bytes or file_digest(target) != record.sha256:
         raise DataError(f"{source}: found other bytes than the manifest's digest; prepare the data again (only this shard is redone)")
     write_json(record_path(target), record.model_dump(mode="json"))
+
+
+def _check_apart(folders: Sequence[Path]) -> None:
+    """Refuse a folder that lies in another of these, or is the same."""
+    for one, other in permutations([folder.resolve() for folder in folders], 2):
+        if one.is_relative_to(other):
+            raise DataError(f"{one}: found it in or at {other}; expected folders apart from each other. Name another")
 
 
 def _check_free(out: Path) -> None:

@@ -70,7 +70,7 @@ def looks_of(refs: tuple[ImageRef, ...]) -> list[Look]:
 
 def _sides(root: Path) -> Iterator[tuple[str, Side, bool]]:
     """(place, side, whether its text is a label) of every query, candidate and question."""
-    sets, benchmarks = _find(root)
+    sets, benchmarks = find_evaluation(root)
     for eval_set in sets:
         for number, row in enumerate(eval_set.rows):
             yield f"{eval_set.name}, row {number}, query", row.query, False
@@ -81,7 +81,12 @@ def _sides(root: Path) -> Iterator[tuple[str, Side, bool]]:
             yield f"{benchmark.name}, index {row.index}", Side(row.question, row.images), False
 
 
-def _find(root: Path) -> tuple[list[EvalSet], list[Benchmark]]:
+def find_evaluation(root: Path) -> tuple[list[EvalSet], list[Benchmark]]:
+    """The evaluation sets and benchmarks below a folder, or a benchmark file's own.
+
+    Raises:
+        DataError: no such folder, nothing to evaluate there, or an unusable set.
+    """
     if root.suffix == ".tsv":
         return [], [load_benchmark(root)]
     if not root.is_dir():

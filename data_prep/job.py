@@ -24,13 +24,14 @@ from data_prep.cluster import as_finished, cluster
 from data_prep.decontaminate import EvaluationIndex, with_pictures
 from data_prep.disk import disk_errors
 from data_prep.encode import Encoder, EncodeSettings, fingerprint_digest, to_row
-from data_prep.evaluation import evaluation_index
+from data_prep.evaluation import evaluation_index, find_evaluation
 from data_prep.lock import hold
 from data_prep.samples import DataError, Rejected
 from data_prep.shards import (
     Manifest,
     ShardRecord,
     finished_shard,
+    make_folder,
     without_leftovers,
     write_json,
     write_manifest,
@@ -92,16 +93,26 @@ def prepare(settings: PrepareSettings, say: Callable[[str], None] = print) -> Ma
     settings = _absolute(settings)
     parts = [part for root in settings.roots for part in sources.discover(root, settings.image_root, settings.split)]
     sources.check_distinct(parts)
+    _check_inputs(settings)
     if not settings.against:
         return _prepare(settings, parts, None, say)
     with cluster(settings.workers) as workers:
         return _prepare(settings, parts, evaluation_index(settings.against, workers, say), say)
 
 
+def _check_inputs(settings: PrepareSettings) -> None:
+    """Refuse what would be found out only after a cluster has started and evaluation data are read."""
+    Encoder(settings.checkpoint, settings.encode)
+    if settings.out in settings.roots:
+        raise DataError(f"{settings.out}: found it among the data as well as --out; expected a folder of its own for shards. Name another")
+    for root in settings.against:
+        find_evaluation(root)
+
+
 def _prepare(settings: PrepareSettings, parts: list[sources.Part], index: EvaluationIndex | None, say: Callable[[str], None]) -> Manifest:
     fingerprint = _fingerprint(settings, parts, index)
     slices = plan(parts, settings.rows_per_shard)
-    settings.out.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.out)
     with disk_errors(settings.out), hold(settings.out, settings.out / ".lock", "prepare"), without_leftovers(settings.out):
         _claim(settings.out, fingerprint)
         (settings.out / REJECTED).unlink(missing_ok=True)

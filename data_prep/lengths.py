@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_prep.samples import DataError
-from data_prep.shards import Manifest
+from data_prep.shards import Manifest, open_shard
 
 SHARES = (50, 90, 99, 100)
 """Percentiles that are printed; 100 is the longest."""
@@ -20,17 +19,13 @@ def lengths(folder: Path, manifest: Manifest) -> dict[str, np.ndarray]:
     """Tokens of every sequence (query, positive, negatives) by source: int64 [sequences], in no particular order.
 
     Raises:
-        DataError: a shard that the manifest names is missing.
+        DataError: a shard that the manifest names is missing or damaged.
     """
     found: dict[str, list[np.ndarray]] = {}
     for shard in manifest.shards:
-        path = folder / shard.name
-        if not path.is_file():
-            raise DataError(f"{path}: missing, but the manifest names it; prepare the data again (finished shards are kept)")
-        with pa.memory_map(str(path)) as file:
-            reader = pa.ipc.open_file(file)
-            for number in range(reader.num_record_batches):
-                found.setdefault(shard.source, []).extend(_of_batch(reader.get_batch(number)))
+        reader = open_shard(folder / shard.name)
+        for number in range(reader.num_record_batches):
+            found.setdefault(shard.source, []).extend(_of_batch(reader.get_batch(number)))
     return {source: np.concatenate(own) for source, own in found.items()}
 
 

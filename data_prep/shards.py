@@ -223,11 +223,42 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def open_shard(path: Path) -> pa.RecordBatchFileReader:
+    """A shard's batches, memory-mapped.
+
+    Raises:
+        DataError: the file is missing, or is no arrow file (cut short, altered).
+    """
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path)))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: missing, but the manifest names it; prepare the data again (finished shards are kept)") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(
+            f"{path}: found no whole arrow file ({error}); expected the shard that the manifest names. Copy it again, or remove it and "
+            "prepare the data again (finished shards are kept)"
+        ) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make the folder and those above it, if they are not there.
+
+    Raises:
+        DataError: there is a file in the way, or the place cannot be written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{path}: found no folder there, and none can be made ({error.strerror}); expected a place to write to. Name another"
+        ) from error
+
+
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """A new folder beside `folder`; on success it takes `folder`'s place, which must be free by then."""
     temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
-    temporary.mkdir(parents=True)
+    make_folder(temporary)
     try:
         yield temporary
         os.replace(temporary, folder)

@@ -132,7 +132,9 @@ class LossSettings(Settings):
     """p of z ~ Bernoulli(p): how often a sample's answer sees the chorus instead of the context."""
 
     @model_validator(mode="after")
-    def _learnt_temperature_in_range(self) -> "LossSettings":
+    def _something_to_learn(self) -> "LossSettings":
+        if self.retrieval_weight == self.generation_weight == 0:
+            raise ValueError("loss.retrieval_weight = 0 and loss.generation_weight = 0: nothing would be trained; raise one of them")
         if self.learn_temperature and self.temperature < 0.01:
             raise ValueError(
                 f"loss.temperature = {self.temperature} with loss.learn_temperature: a learnt temperature is held at 0.01 or above, "

@@ -77,12 +77,16 @@ def check(settings: CheckSettings) -> Survey:
         DataError: no such folder, nothing recognised, two sets of one name, or a process that died.
     """
     forget()
+    if settings.checkpoint is not None:
+        from data_prep.encode import Encoder, EncodeSettings  # imports transformers: seconds
+
+        Encoder(settings.checkpoint, EncodeSettings(**_limits(settings)))  # refuses a wrong checkpoint before it could blame the rows
     survey = Survey()
     parts: list[Part] = []
     for root in settings.roots:
         try:
             found, nothing = sources.survey(root, settings.image_root, settings.split), None
-        except DataError as error:
+        except sources.NothingRecognisedError as error:
             found, nothing = [], error
         evaluation = list(evaluation_findings(root, settings.image_root, {part.path for part in found}))
         if nothing and not evaluation:
@@ -129,11 +133,15 @@ def _result(part: Part, start: int, stop: int, result: Future) -> Findings | Unu
         ) from error
 
 
+def _limits(settings: CheckSettings) -> dict[str, int | None]:
+    return {name: getattr(settings, name) for name in ("min_pixels", "max_pixels", "max_tokens")}
+
+
 def _looks(parts: list[Part], settings: CheckSettings) -> dict[str, Look]:
     rows: dict[str, int] = {}
     for part in parts:
         rows[part.source] = rows.get(part.source, 0) + part.rows
-    encode = tuple((name, getattr(settings, name)) for name in ("min_pixels", "max_pixels", "max_tokens"))
+    encode = tuple(_limits(settings).items())
     return {
         source: Look(
             every=1 if settings.sample is None else -(-count // settings.sample),

@@ -20,7 +20,7 @@ from data_prep.fetch.download import RemoteFile, commit_of, digest_of, files_of,
 from data_prep.fetch.unpack import unpack
 from data_prep.lock import hold
 from data_prep.samples import DataError
-from data_prep.shards import write_json
+from data_prep.shards import make_folder, write_json
 
 RECORD = "fetched.json"
 _STATE, _UNPACKING = ".state.json", ".unpacking"
@@ -80,7 +80,7 @@ def fetch(settings: FetchSettings, say: Callable[[str], None] = print) -> Path:
     if settings.revision and not entry.repositories:
         raise DataError(f"--revision {settings.revision}: {entry.name} comes from a web server, which has none; leave it out")
     folder, partial = settings.out / entry.folder, settings.out / f".{entry.folder}.partial"
-    settings.out.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.out)
     with hold(folder, settings.out / f".{entry.folder}.lock", "fetch"):
         if folder.exists():
             record = _read(folder / RECORD)

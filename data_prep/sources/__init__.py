@@ -31,6 +31,10 @@ NOT_TRAINING = {"mmeb-eval", "mmeb-test-instruct", "benchmarks", "lmudata", "ima
 """Folders that are never searched for training data, lower case."""
 
 
+class NothingRecognisedError(DataError):
+    """There is no training data in a folder."""
+
+
 def discover(root: Path, image_root: Path | None = None, split: str = "original") -> list[Part]:
     """Every part of every known family in `root` and in its direct subfolders, sorted by source.
 
@@ -55,7 +59,8 @@ def survey(root: Path, image_root: Path | None = None, split: str = "original") 
     """As `discover`, but in no order, and what cannot be used stands in its place instead of ending the search.
 
     Raises:
-        DataError: no such folder, or nothing recognised.
+        DataError: no such folder, or MMEB-train sets without that split.
+        NothingRecognisedError: no training data.
     """
     root = Path(root)
     image_root = None if image_root is None else Path(image_root)
@@ -71,7 +76,11 @@ def survey(root: Path, image_root: Path | None = None, split: str = "original") 
         # a damaged json file is nobody's and everybody's: two families then say the same of it
         found.setdefault((part.path, part.reason) if isinstance(part, Unusable) else part, part)
     if not found:
-        raise DataError(_nothing_found(root, split))
+        raise NothingRecognisedError(_nothing_found(root, split))
+    for folder in _folders(root):  # other data below the root must not hide that MMEB-train's are left out
+        if (there := mmeb_train.splits(folder)) and split not in there:
+            names = ", ".join(sorted(there))
+            raise DataError(f"{folder}: found MMEB-train sets of the splits {names}, expected {split!r} as well; name another --split")
     return list(found.values())
 
 

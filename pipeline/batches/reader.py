@@ -16,7 +16,7 @@ import pyarrow as pa
 from data_prep.encode import EncodedSample, Encoder, PreparedImage, TokenSequence
 from data_prep.samples import DataError
 from data_prep.schema import ROW
-from data_prep.shards import Manifest, load_manifest, verify_shards
+from data_prep.shards import Manifest, load_manifest, open_shard, verify_shards
 from pipeline.batches.plan import SourceRows
 
 OPEN_SHARDS = 64
@@ -115,7 +115,7 @@ def check_fingerprint(folder: Path, manifest: Manifest, encoder: Encoder) -> Non
 
 def _open(path: Path) -> tuple[pa.RecordBatchFileReader, int]:
     """A shard's batches, memory-mapped, and the rows of each but the last, which may have fewer."""
-    file = pa.ipc.open_file(pa.memory_map(str(path)))
+    file = open_shard(path)
     if file.schema != ROW:
         raise DataError(f"{path}: found columns {file.schema.names} of other types; expected {ROW.names} of this schema version")
     return file, file.get_batch(0).num_rows

@@ -23,7 +23,7 @@ def digest(model: nn.Module) -> str:
         if not parameter.requires_grad:
             out.update(name.encode())
             own = getattr(parameter, "ds_tensor", parameter).detach().cpu().contiguous()
-            out.update(own.view(torch.uint8).numpy())
+            out.update(own.reshape(-1).view(torch.uint8).numpy())
     return out.hexdigest()
 
 

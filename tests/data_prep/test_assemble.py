@@ -12,6 +12,7 @@ from data_prep import assemble
 from data_prep.__main__ import main
 from data_prep.assemble import merge, split
 from data_prep.encode import Encoder, to_row
+from data_prep.lengths import lengths
 from data_prep.samples import DataError, RawSample, Rejected, Side, Turn
 from data_prep.shards import load_manifest, verify_shards, write_manifest, write_shard
 from pipeline.batches.reader import ShardReader
@@ -142,3 +143,34 @@ def test_the_commands(write: Write, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err.startswith(f"error: {tmp_path / 'p'}: found row m/x/0, which {whole} holds as well")
     shards = load_manifest(tmp_path / "again").shards
     assert [pa.ipc.open_file(str(tmp_path / "again" / shard.name)).num_record_batches for shard in shards] == [1, 1]
+
+
+def test_folders_lie_apart(write: Write, tmp_path: Path) -> None:
+    """Nothing is written where a part would be lost among, or twice under, another."""
+    whole, other = write("whole", {"m/x": [0, 2, 4]}), write("other", {"m/y": [0]})
+    for outs in (["a", "a"], ["a", "a/b"]):
+        with pytest.raises(DataError, match="expected folders apart from each other"):
+            split(whole, [tmp_path / "apart" / name for name in outs])
+    assert not (tmp_path / "apart").exists()
+    with pytest.raises(DataError, match="expected folders apart from each other"):
+        merge([whole, other], other / "in")
+
+
+@pytest.mark.parametrize(("damage", "message"), [("cut", "found no whole arrow file"), ("gone", "missing, but the manifest names it")])
+def test_a_damaged_shard_is_named_before_anything_is_read(write: Write, tmp_path: Path, damage: str, message: str) -> None:
+    folder, other = write("one", {"m/x": [0, 2]}), write("two", {"m/x": [4]})
+    shard = sorted(folder.glob("*.arrow"))[0]
+    os.truncate(shard, 100) if damage == "cut" else shard.unlink()
+    for use in (
+        lambda: ShardReader(folder, verify=False),
+        lambda: lengths(folder, load_manifest(folder)),
+        lambda: merge([folder, other], tmp_path / "out"),
+    ):
+        with pytest.raises(DataError, match=f"{shard.name}: {message}"):
+            use()
+
+
+def test_a_place_that_cannot_be_made_is_refused(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="none can be made"):
+        merge([write("one", {"m/x": [0]}), write("two", {"m/y": [0]})], tmp_path / "file" / "out")

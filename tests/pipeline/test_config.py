@@ -273,3 +273,8 @@ def test_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_something_must_be_trained() -> None:
+    with pytest.raises(ValueError, match="nothing would be trained"):
+        RunConfig.model_validate({"loss": {"retrieval_weight": 0, "generation_weight": 0}})

@@ -115,3 +115,15 @@ def test_what_is_no_data_is_refused(tmp_path: Path, good: Path, capsys: pytest.C
         assert message in capsys.readouterr().err
     assert main(["check", str(good), "--sample", "0"]) == 2
     assert capsys.readouterr().err.startswith("error: --sample 0: ")
+
+
+def test_a_folder_that_is_not_there_does_not_hide_behind_evaluation_data(good: Path) -> None:
+    write_pairs(good / "MMEB-eval" / "Good" / "test-00000-of-00001.parquet", [pair("q", "")])
+    with pytest.raises(DataError, match="nothere: found no folder there"):
+        check(CheckSettings(roots=(good,), image_root=good / "nothere", workers=1))
+
+
+def test_a_wrong_checkpoint_is_not_the_rows_fault(good: Path, base_checkpoint: Path) -> None:
+    for checkpoint in (base_checkpoint, good / "none"):
+        with pytest.raises(DataError, match=checkpoint.name):
+            check(CheckSettings(roots=(good,), checkpoint=str(checkpoint), workers=1))

@@ -92,3 +92,8 @@ def test_two_sets_of_one_name(corpora, write_parquet):
         DataError, match=r"two sets are called mmeb_train/Ant: .*MMEB-train.* and .*more.*; rename or move"
     ):
         discover(corpora)
+
+
+def test_a_split_that_is_missing_is_not_hidden_by_other_data(corpora):
+    with pytest.raises(DataError, match="MMEB-train: found MMEB-train sets of the splits original, expected 'other' as well"):
+        discover(corpora, split="other")

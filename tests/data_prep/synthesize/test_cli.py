@@ -16,7 +16,7 @@ from data_prep.synthesize.cli import summary
         (["--chunk", "0"], "--chunk 0: Input should be greater than 0"),
         (["--prompts", "none.toml"], "none.toml: found no readable prompt file"),
         (["--checkpoint", "nowhere/none"], "nowhere/none: found no checkpoint there"),
-        (["--split", "other"], "expected MMEB-train sets: <Subset>/other-*.parquet"),
+        (["--split", "other"], "expected 'other' as well; name another --split"),
         (["--engine", "vllm"], "--engine vllm: found no vllm in this environment"),
     ],
 )
