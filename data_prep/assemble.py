@@ -38,11 +38,11 @@ def merge(folders: Sequence[Path], out: Path) -> Manifest:
     manifests = {folder: load_manifest(folder) for folder in folders}
     if len(manifests) < 2 or len({folder.resolve() for folder in folders}) < len(folders):
         raise DataError(f"found {', '.join(map(str, folders))}; expected two or more different folders of shards to merge")
-    _check_free(out)
-    _check_apart([*folders, out])
     fingerprint = _joined(manifests)
     owned = [(folder, shard) for folder, manifest in manifests.items() for shard in manifest.shards]
     _check_rows(owned)
+    _check_free(out)
+    _check_apart([*folders, out])
     return _write(out, fingerprint, owned)
 
 
