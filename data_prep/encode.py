@@ -181,9 +181,10 @@ class Encoder:
         keep = len(self.plain_text_ids(side.text))
         while len(sequence) > limit:
             keep -= len(sequence) - limit  # a shortened text can fall into more pieces than it had, so more than one step may be needed
-            if keep < self.settings.min_text_tokens:
+            text = first_tokens(self.plain, side.text, keep) if keep >= self.settings.min_text_tokens else ""
+            if not text:  # or its first character alone takes more tokens than are left
                 raise self._too_long(len(whole))
-            sequence = self._assemble(Side(first_tokens(self.plain, side.text, keep), side.images), turns, None, images)
+            sequence = self._assemble(Side(text, side.images), turns, None, images)
             lost |= {"text"}
         return sequence, lost
 

@@ -99,6 +99,7 @@ def same_bytes(*folders: Path) -> bool:
     return len(contents[0]) > 1 and all(own == contents[0] for own in contents)
 
 
+@pytest.mark.slow
 def test_jobs_of_the_same_moment(home: dict[str, str], corpus: Path, checkpoint: Path, tmp_path: Path) -> None:
     """Two into folders of their own succeed with the same bytes; of two into one folder, one does and one is refused."""
     words = [str(corpus), "--checkpoint", str(checkpoint), "--rows-per-shard", "8", "--workers", "1", "--out"]
