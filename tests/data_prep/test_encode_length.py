@@ -55,7 +55,7 @@ said = texts(1, 6).map(lambda text: text or "a")
     min_text_tokens=st.integers(1, 40),
 )
 def test_what_is_left_is_the_encoding_of_a_shorter_row(encoder, picture_56, words, images, turns, max_tokens, min_text_tokens) -> None:
-    """Hundreds of rows and limits: the result is that of fewer turns and a beginning of the text, the longest that fit; or there is none."""
+    """Rows and limits: the result is that of fewer turns and a beginning of the text, the longest that fit; or there is none."""
     side, asked = Side(words, (ImageRef("a", data=picture_56),) * images), tuple(Turn(*turn) for turn in turns)
     whole = encoder.sequence(side, asked)
     floor = min(len(encoder.plain_text_ids(words)), min_text_tokens)
