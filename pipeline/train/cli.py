@@ -3,6 +3,7 @@
 Values are checked twice: their types by tyro, the rules between fields by the config itself. Anything unknown is refused.
 """
 
+import sys
 from dataclasses import dataclass
 
 import tyro
@@ -25,7 +26,8 @@ def parse(argv: list[str]) -> Command:
     words = [word for word in argv if not word.startswith("--local_rank") and not word.startswith("--local-rank")]
     recipe = words.pop(0) if words and not words[0].startswith("-") else "tiny"
     if recipe not in RECIPES:
-        raise SystemExit(f"error: found the recipe {recipe!r}; expected one of {', '.join(RECIPES)} (options follow the recipe)")
+        print(f"error: found the recipe {recipe!r}; expected one of {', '.join(RECIPES)} (options follow the recipe)", file=sys.stderr)
+        raise SystemExit(2)
     resume = "--resume" in words
     words = [word for word in words if word != "--resume"]
     config = tyro.cli(

@@ -19,7 +19,11 @@ def main(argv: list[str]) -> int:
     """Entry of `launchers/train.sh` read as Python: relaunch if needed, then train."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    wanted = int(os.environ.get(RANKS_VARIABLE, "2"))
+    said = os.environ.get(RANKS_VARIABLE, "2")
+    if not said.isdecimal() or int(said) == 0:
+        print(f"error: {RANKS_VARIABLE}: found {said!r}; expected a number of ranks, such as 2. Set it, or unset it", file=sys.stderr)
+        return 2
+    wanted = int(said)
     if wanted > 1 and _one_cpu_rank_by_default():
         _relaunch(argv, wanted)
     keep_freed_memory()

@@ -53,9 +53,11 @@ def test_weights_by_source() -> None:
     assert parse(words).config.data.weights == {"mmeb_train/MSCOCO": 2.0, "sharegpt4v": 0.5}
 
 
-def test_an_unknown_recipe_names_the_known_ones() -> None:
-    with pytest.raises(SystemExit, match="found the recipe 'crem-2b'; expected one of tiny, crem_2b, crem_7b"):
+def test_an_unknown_recipe_names_the_known_ones(capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
         parse(["crem-2b"])
+    assert stop.value.code == 2
+    assert "found the recipe 'crem-2b'; expected one of tiny, crem_2b, crem_7b" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
