@@ -167,3 +167,10 @@ def losses(out: Path) -> list[tuple]:
     """(step, total, retrieval, generation) of every journal line, as written."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [(line["step"], *(line["metrics"][f"loss/{name}"] for name in ("total", "retrieval", "generation"))) for line in lines]
+
+
+@pytest.mark.parametrize("said", ["abc", "0", "-1", "1.5", ""])
+def test_a_wrong_number_of_cpu_ranks_is_refused(said: str, monkeypatch, capsys) -> None:
+    monkeypatch.setenv(launch.RANKS_VARIABLE, said)
+    assert launch.main([]) == 2
+    assert f"CREM_CPU_RANKS: found {said!r}; expected a number of ranks" in capsys.readouterr().err
