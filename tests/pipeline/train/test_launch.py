@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from pipeline.train.launch import RANKS_VARIABLE, main
+
 ROOT = Path(__file__).resolve().parents[3]
 STEPS = 4
 
@@ -171,6 +173,6 @@ def losses(out: Path) -> list[tuple]:
 
 @pytest.mark.parametrize("said", ["abc", "0", "-1", "1.5", ""])
 def test_a_wrong_number_of_cpu_ranks_is_refused(said: str, monkeypatch, capsys) -> None:
-    monkeypatch.setenv(launch.RANKS_VARIABLE, said)
-    assert launch.main([]) == 2
+    monkeypatch.setenv(RANKS_VARIABLE, said)
+    assert main([]) == 2
     assert f"CREM_CPU_RANKS: found {said!r}; expected a number of ranks" in capsys.readouterr().err
