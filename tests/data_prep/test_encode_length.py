@@ -44,7 +44,7 @@ def texts(least: int, most: int) -> st.SearchStrategy[str]:
 said = texts(1, 6).map(lambda text: text or "a")
 
 
-@settings(max_examples=400)
+@settings(max_examples=1000)
 @example("\U0001f642", 0, [("red", "circle <|image_pad|>represent the given image. red")], 50, 1)
 @example("red " * 20 + "x", 2, [("how many?", "three")], 40, 8)
 @given(
@@ -64,8 +64,9 @@ def test_what_is_left_is_the_encoding_of_a_shorter_row(encoder, picture_56, word
     except TooLongError as error:
         assert str(error).startswith(f"too_long: {len(whole)} tokens, expected at most {max_tokens}; ")
         event("set aside")
-        spare = len(encoder.plain_text_ids(words)) - floor
-        assert len(encoder.sequence(side, asked[:1])) - spare > max_tokens - 4, "a shortened text may fall into up to three more pieces"
+        first = len(encoder.plain_text_ids(words[:1]))  # a text does not end within its first character
+        spare = len(encoder.plain_text_ids(words)) - max(floor, first)
+        assert len(encoder.sequence(side, asked[:1])) - spare > max_tokens - 3, "a shortened text may fall into up to three more pieces"
         return
     found = sample.query
     event(f"lost {sample.shortened}")
