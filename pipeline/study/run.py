@@ -16,6 +16,7 @@ from pathlib import Path
 
 from data_prep.samples import DataError
 from data_prep.shards import MANIFEST, write_json
+from pipeline.ports import free_port
 from pipeline.study import plots, tables
 from pipeline.study.arms import Arm
 from pipeline.study.children import ROOT, run_command
@@ -93,7 +94,8 @@ def _run_arm(settings: StudySettings, plan: Plan, arm: Arm, wanted: dict, parent
         words = [*plan.words[arm.name], *resume, "--out", run, "--model.checkpoint", init, "--data.shards", shards]
         words += ["--track.uri", settings.track_uri, "--track.artifacts", settings.track_artifacts]
         words += ["--track.parent", parent] if parent else []
-        run_command(["deepspeed", str(ROOT / "launchers/train.sh"), settings.recipe, *map(str, words)], folder / "train.log", say)
+        launcher = ["deepspeed", "--master_port", str(free_port()), str(ROOT / "launchers/train.sh")]  # other trainings may run here
+        run_command([*launcher, settings.recipe, *map(str, words)], folder / "train.log", say)
     for k in arm.evaluate_at:
         if not _scored(out := folder / f"eval-k{k}"):
             say(f"  evaluation, {k} chorus tokens" if k else "  evaluation")

@@ -8,6 +8,7 @@ import os
 import sys
 
 from pipeline.allocator import keep_freed_memory
+from pipeline.ports import free_port
 
 RANKS_VARIABLE = "CREM_CPU_RANKS"
 """Environment variable that states the number of ranks on a CPU machine; 2 where it is not set."""
@@ -47,15 +48,7 @@ def _relaunch(argv: list[str], ranks: int) -> None:
         os.environ.pop(name, None)
     os.environ[RELAUNCHED] = "1"
     script = os.path.abspath(sys.argv[0])
-    port = str(_free_port())
+    port = str(free_port())
     sys.stdout.flush()
     command = [sys.executable, "-m", "deepspeed.launcher.runner", "--master_port", port, "--num_gpus", str(ranks), script]
     os.execv(sys.executable, command + words)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]

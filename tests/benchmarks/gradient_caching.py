@@ -32,6 +32,7 @@ from pipeline.batches.reader import ShardReader
 from pipeline.config import RunConfig
 from pipeline.model.base import write_base
 from pipeline.model.chorus import add_chorus
+from pipeline.ports import free_port
 
 PICTURE = 112
 """Side of the pictures: 64 patches, 16 visual tokens."""
@@ -87,7 +88,7 @@ def _picture(i: int) -> ImageRef:
 
 def in_fresh_process(case: dict) -> dict:
     """Measure one case where nothing has run before."""
-    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port()}
+    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, "-m", "tests.benchmarks.gradient_caching", "--measure", json.dumps(case)]
     done = subprocess.run(command, env=os.environ | ranks, capture_output=True, text=True)
     if done.returncode:
@@ -129,14 +130,6 @@ def measure(folder: str, pairs: int, chunk: int, packed: bool = False) -> dict:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     comm.shutdown()
     return {"peak_mib": (peak - before) / MIB, "seconds": seconds, "chunks": result.chunks}
-
-
-def _free_port() -> str:
-    import socket
-
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return str(server.getsockname()[1])
 
 
 if __name__ == "__main__":

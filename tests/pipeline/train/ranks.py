@@ -2,13 +2,14 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
+
+from pipeline.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -58,10 +59,3 @@ def wait_for(ranks: list[subprocess.Popen], timeout: float) -> None:
     finally:
         for rank in ranks:
             rank.kill()
-
-
-def free_port() -> int:
-    """A TCP port nobody listens on."""
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]

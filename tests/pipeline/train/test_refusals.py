@@ -4,8 +4,8 @@ import json
 import shutil
 
 import pytest
-from ranks import free_port
 
+from pipeline.ports import free_port
 from pipeline.train.__main__ import main
 
 
