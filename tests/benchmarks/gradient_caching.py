@@ -87,9 +87,9 @@ def _picture(i: int) -> ImageRef:
 
 
 def in_fresh_process(case: dict) -> dict:
+    """Measure one case where nothing has run before."""
     ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
     ranks["MASTER_PORT"] = str(free_port())
-    ranks = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, "-m", "tests.benchmarks.gradient_caching", "--measure", json.dumps(case)]
     done = subprocess.run(command, env=os.environ | ranks, capture_output=True, text=True)
     if done.returncode:
