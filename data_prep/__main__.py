@@ -85,9 +85,10 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("inspect", help="print a shard folder's contents, or one decoded row with its roles")
     show.set_defaults(run=_inspect)
     show.add_argument("shards", type=Path)
-    show.add_argument("--row", type=int, help="row number to decode (over all shards)")
     show.add_argument("--checkpoint", help="checkpoint whose tokenizer decodes the row")
-    show.add_argument("--lengths", action="store_true", help="tokens of the sequences: percentiles by source, and a histogram")
+    what = show.add_mutually_exclusive_group()
+    what.add_argument("--row", type=int, help="row number to decode (over all shards)")
+    what.add_argument("--lengths", action="store_true", help="tokens of the sequences: percentiles by source, and a histogram")
     join = commands.add_parser("merge", help="several prepared folders -> one; nothing is encoded again")
     join.set_defaults(run=_merge)
     join.add_argument("out", type=Path, help="a new folder")
@@ -115,8 +116,11 @@ def _fetch(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     survey = check(CheckSettings(**{name: getattr(args, name) for name in CheckSettings.model_fields}))
+    status = exit_code(survey)
     print(as_json(survey) if args.json else text(survey))
-    return exit_code(survey)
+    if status == 0 and not args.json:
+        print(f"\nNext: bash launchers/prepare.sh {' '.join(map(str, args.roots))} --checkpoint CHECKPOINT --out SHARDS")
+    return status
 
 
 def _prepare(args: argparse.Namespace) -> int:
@@ -156,7 +160,7 @@ def _inspect(args: argparse.Namespace) -> int:
         print(length_table(lengths(args.shards, manifest)))
         return 0
     if args.row is None:
-        print(summary(args.shards, manifest))
+        print(f"{summary(args.shards, manifest)}\n\nNext: python -m data_prep inspect {args.shards} --row 0 --checkpoint CHECKPOINT")
         return 0
     from data_prep.inspect import describe_row
 
@@ -166,12 +170,14 @@ def _inspect(args: argparse.Namespace) -> int:
 
 def _merge(args: argparse.Namespace) -> int:
     print(summary(args.out, merge(args.shards, args.out)))
+    print(f"\nNext: deepspeed launchers/train.sh --data.shards {args.out} --model.checkpoint CHECKPOINT")
     return 0
 
 
 def _split(args: argparse.Namespace) -> int:
     for out, manifest in zip(args.outs, split(args.shards, args.outs), strict=True):
         print(summary(out, manifest))
+    print(f"\nNext: deepspeed launchers/train.sh --data.shards {args.outs[0]} --model.checkpoint CHECKPOINT")
     return 0
 
 

@@ -29,7 +29,11 @@ def test_nothing_wrong_is_exit_code_0(good: Path, capsys: pytest.CaptureFixture)
     assert main(["check", str(good), "--workers", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["mmeb_train/Good", "3", "3", "3", "0", "0", "0"]
-    assert lines[-1] == "A job over this would set aside none of 5 rows."
+    assert lines[-3:] == [
+        "A job over this would set aside none of 5 rows.",
+        "",
+        f"Next: bash launchers/prepare.sh {good} --checkpoint CHECKPOINT --out SHARDS",
+    ]
 
 
 def test_the_report_says_what_to_do(bad: Path, capsys: pytest.CaptureFixture) -> None:
