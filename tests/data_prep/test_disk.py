@@ -8,7 +8,6 @@ import pytest
 from data_prep.disk import disk_errors
 from data_prep.samples import DataError
 
-
 FULL = "out: found a disk that takes no more ({}); expected room for all files. Nothing half-written counts, and "
 READ_ONLY = "out: found a disk that takes nothing (Read-only file system); expected one that can be written to."
 
