@@ -1,0 +1,72 @@
+"""A rank ends with what started it: no kill of a launcher leaves ranks behind that hold memory and ports.
+
+DeepSpeed's launcher is two processes (`deepspeed`, and launch.py on every machine) and the supervisor may be a third above them. Whichever
+is killed, even by SIGKILL, the rank ends: the kernel ends it with its parent, and a thread that waits for the ones above (pidfd_open(2): no
+polling) ends it with those. What else started the launcher, a shell or a terminal, may go.
+"""
+
+import os
+import select
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from pipeline import processes
+
+LAUNCHERS = ("deepspeed.launcher.runner", "deepspeed.launcher.launch", "torch.distributed.run", "pipeline.supervise")
+"""Modules that start ranks, as they stand after `python -m`."""
+PROGRAMS = ("deepspeed", "deepspeed.pt", "torchrun")
+"""The same as programs; an interpreter may stand before them."""
+
+
+def is_launcher(words: list[str]) -> bool:
+    """Whether a command line is a launcher's own: its program, not its arguments, says so."""
+    names = [Path(word).name for word in words[:2]]
+    modules = [after for word, after in zip(words[:6], words[1:7], strict=False) if word == "-m"]
+    return any(name in PROGRAMS for name in names) or any(module in LAUNCHERS for module in modules)
+
+
+def launchers_above(pid: int) -> list[int]:
+    """The unbroken line of launchers above a process, nearest first."""
+    found = []
+    while is_launcher(processes.words(pid := processes.parent(pid))):
+        found.append(pid)
+    return found
+
+
+def hold() -> list[int]:
+    """From now on, end with the launchers above this process; returns them. Nothing happens where there is none.
+
+    To be called from the main thread, before anything slow. A launcher that ended before this call is no longer found above; a rank that
+    was started under a supervisor notices by that (`heartbeat.begin`).
+    """
+    above = launchers_above(os.getpid())
+    if not above:
+        return []
+    processes.ask_kernel(processes.DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != above[0]:  # it ended in between, and the kernel was asked too late
+        _end(above[0])
+    waiting = select.poll()
+    for pid in above[1:]:
+        try:
+            waiting.register(os.pidfd_open(pid), select.POLLIN)
+        except ProcessLookupError:
+            _end(pid)
+    if len(above) > 1:
+        threading.Thread(target=_wait, args=(waiting, above[1:]), name="lifeline", daemon=True).start()
+    return above
+
+
+def _wait(waiting: select.poll, above: list[int]) -> None:
+    waiting.poll()
+    _end(*above)
+
+
+def _end(*above: int) -> None:
+    """End this process at once: its peers are ending too, and nobody is left to hear."""
+    try:
+        print(f"rank {os.environ.get('RANK', 0)}: a launcher above (process {', '.join(map(str, above))}) has ended, so it ends",
+              file=sys.stderr, flush=True)  # fmt: skip
+    finally:
+        os.kill(os.getpid(), signal.SIGKILL)
