@@ -145,8 +145,8 @@ def begin(folder: Path, rank: int) -> Heart:
     global _heart
     if not folder.is_dir():
         raise DataError(
-            f"{folder}: found no folder of a job (--job), expected one that the supervisor made and every machine sees; nothing was started. "
-            "Put --out on a disk that all machines share, or start without --job"
+            f"{folder}: found no folder of a job (--job), expected one that the supervisor made and every machine sees; nothing was "
+            "started. Put --out on a disk that all machines share, or start without --job"
         )
     own = folder / f"supervisor-{processes.machine()}"
     if own.exists() and processes.state(processes.Process(*json.loads(own.read_text())["process"])) is None:

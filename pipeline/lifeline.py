@@ -10,6 +10,7 @@ import select
 import signal
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 from pipeline import processes
@@ -23,7 +24,7 @@ PROGRAMS = ("deepspeed", "deepspeed.pt", "torchrun")
 def is_launcher(words: list[str]) -> bool:
     """Whether a command line is a launcher's own: its program, not its arguments, says so."""
     names = [Path(word).name for word in words[:2]]
-    modules = [after for word, after in zip(words[:6], words[1:7], strict=False) if word == "-m"]
+    modules = [after for word, after in pairwise(words[:7]) if word == "-m"]
     return any(name in PROGRAMS for name in names) or any(module in LAUNCHERS for module in modules)
 
 
@@ -66,7 +67,7 @@ def _wait(waiting: select.poll, above: list[int]) -> None:
 def _end(*above: int) -> None:
     """End this process at once: its peers are ending too, and nobody is left to hear."""
     try:
-        print(f"rank {os.environ.get('RANK', 0)}: a launcher above (process {', '.join(map(str, above))}) has ended, so it ends",
-              file=sys.stderr, flush=True)  # fmt: skip
+        names = ", ".join(map(str, above))
+        print(f"rank {os.environ.get('RANK', 0)}: a launcher above (process {names}) has ended, so it ends", file=sys.stderr, flush=True)
     finally:
         os.kill(os.getpid(), signal.SIGKILL)

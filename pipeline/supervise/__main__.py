@@ -18,7 +18,8 @@ JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,80}")
 
 def main(argv: list[str]) -> int:
     """Run the job to its end, with as many new starts as allowed; returns a status of `outcome.MEANING`, or 128 + a signal's number."""
-    options, words = _parser().parse_known_args(argv[: _launch_at(argv)])[0], argv[_launch_at(argv) :]
+    at = _launch_at(argv)
+    options, words = _parser().parse_args(argv[:at]), argv[at:]
     try:
         launch = command.check(words)
         _check(options, launch)
@@ -29,7 +30,8 @@ def main(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return Status.BAD_INPUT
     if left_out:
-        _say(f"not passed to other machines, where command lines would show them: {', '.join(left_out)} (MLflow reads ~/.mlflow/credentials)")
+        names = ", ".join(left_out)
+        _say(f"not passed on, for command lines of other machines would show them: {names} (MLflow reads ~/.mlflow/credentials)")
     return _starts(options, launch, env)
 
 
@@ -66,11 +68,11 @@ def _check(options: argparse.Namespace, launch: command.Launch) -> None:
         raise DataError(f"--job-id: found {options.job_id!r}, expected up to 80 letters, digits, - _ and .; nothing was started")
     if launch.one_of_several and not options.job_id:
         raise DataError(
-            "found a launcher that starts one machine of several, expected --job-id, the same on all and new for each start (the scheduler's "
-            "job number, for example); nothing was started"
+            "found a launcher that starts one machine of several, expected --job-id, the same on all and new for each start (the "
+            "scheduler's job number, for example); nothing was started"
         )
     if launch.one_of_several and options.restarts:
-        raise DataError("found --restarts with a launcher on every machine: they would not start together. Let the scheduler start them again")
+        raise DataError("found --restarts with a launcher on every machine: they would not start together. Let the scheduler start again")
 
 
 def _parser() -> argparse.ArgumentParser:

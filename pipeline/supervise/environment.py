@@ -1,7 +1,7 @@
 """What a launcher may see of the environment.
 
-To start ranks on other machines, DeepSpeed writes every variable whose name begins with MLFLOW, PYTHON, NCCL, MV2 or UCX, and every line of
-a `.deepspeed_env`, into a remote command line: visible to all users there, in its log, and read by a shell, which runs what stands in $(...).
+To start ranks on other machines, DeepSpeed writes every variable whose name begins with MLFLOW, PYTHON, NCCL, MV2 or UCX, and every line
+of a `.deepspeed_env`, into a remote command line: all users there see it, the log holds it, and a shell reads it, which runs $(...).
 """
 
 import os
@@ -35,8 +35,8 @@ def for_launcher(env: Mapping[str, str], several_machines: bool) -> tuple[dict[s
     for name, value in env.items():
         if name.startswith(EXPORTED) and ACTIVE.search(value):
             raise DataError(
-                f"environment variable {name}: found a value with blanks or characters that mean something to a shell, and DeepSpeed puts it "
-                "into the command lines of other machines; nothing was started. Unset it, or give it a plain value"
+                f"environment variable {name}: found a value with blanks or characters that mean something to a shell, and DeepSpeed puts "
+                "it into the command lines of other machines; nothing was started. Unset it, or give it a plain value"
             )
     for folder in (Path(os.path.expanduser("~")), Path(".")):
         _check_file(folder / env.get("DS_ENV_FILE", ".deepspeed_env"))

@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, int]:
             raise DataError(f"{where}: found {line!r}, expected `name slots=8`; nothing was started. Mend the line, or put # before it")
         host, slots = found["host"], int(found["slots"])
         if host in hosts:
-            raise DataError(f"{where}: found {host} a second time, expected every machine once; nothing was started. Join its lines into one")
+            raise DataError(f"{where}: found {host} again, expected every machine once; nothing was started. Join its lines into one")
         if slots == 0:
             raise DataError(f"{where}: found slots=0, expected a rank or more; nothing was started. Put # before the line to leave it out")
         hosts[host] = slots

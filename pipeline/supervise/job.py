@@ -50,7 +50,9 @@ class Job:
         self.machine = processes.machine()
         self._lease = folder / f"supervisor-{self.machine}"
         if self._lease.exists():
-            raise DataError(f"{folder}: found a job of this name, expected a new one; nothing was started. Give each start a --job-id of its own")
+            raise DataError(
+                f"{folder}: found a job of this name, expected a new one; nothing was started. Give each start its own --job-id"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         self._beat = 0
         self._sign_of_life()
@@ -102,7 +104,9 @@ class Job:
         gone = [r for r in heartbeat.read_ranks(self.folder) if r.rank in {g.rank for g in gone} and r.ended is None]
         if gone and self._failed_at is None:
             names = ", ".join(map(str, gone))
-            return Verdict(Status.LOST, f"lost: {names}") if self.asked is None else Verdict(128 + self.asked, f"ended without saving: {names}")
+            if self.asked is not None:
+                return Verdict(128 + self.asked, f"ended without saving: {names}")
+            return Verdict(Status.LOST, f"lost: {names}")
         if any(record.ended not in (None, Status.DONE, Status.PREEMPTED) for record in records):
             self._failed_at = self._failed_at or now
             if now - self._failed_at > FOLLOW_S and any(record.ended is None for record in records):
