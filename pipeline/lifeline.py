@@ -5,6 +5,7 @@ is killed, even by SIGKILL, the rank ends: the kernel ends it with its parent, a
 polling) ends it with those. What else started the launcher, a shell or a terminal, may go.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -48,20 +49,26 @@ def hold() -> list[int]:
     processes.ask_kernel(processes.DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != above[0]:  # it ended in between, and the kernel was asked too late
         _end(above[0])
-    waiting = select.poll()
-    for pid in above[1:]:
-        try:
-            waiting.register(os.pidfd_open(pid), select.POLLIN)
-        except ProcessLookupError:
-            _end(pid)
+    try:
+        handles = {os.pidfd_open(pid): pid for pid in above}
+    except ProcessLookupError:
+        _end(above[-1])
     if len(above) > 1:
-        threading.Thread(target=_wait, args=(waiting, above[1:]), name="lifeline", daemon=True).start()
+        threading.Thread(target=_wait, args=(handles,), name="lifeline", daemon=True).start()
     return above
 
 
-def _wait(waiting: select.poll, above: list[int]) -> None:
-    waiting.poll()
-    _end(*above)
+def _wait(handles: dict[int, int]) -> None:
+    """End with the first launcher above that ends, and end the others: they would take seconds to do it themselves."""
+    waiting = select.poll()
+    for handle in handles:
+        waiting.register(handle, select.POLLIN)
+    ended = [handle for handle, _ in waiting.poll()]
+    for handle in handles.keys() - set(ended):
+        if is_launcher(processes.words(handles[handle])):
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+    _end(*(handles[handle] for handle in ended))
 
 
 def _end(*above: int) -> None:
