@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pipeline import processes
 
-LAUNCHERS = ("deepspeed.launcher.runner", "deepspeed.launcher.launch", "torch.distributed.run", "pipeline.supervise")
+SUPERVISOR = "pipeline.supervise"
+LAUNCHERS = ("deepspeed.launcher.runner", "deepspeed.launcher.launch", "torch.distributed.run", SUPERVISOR)
 """Modules that start ranks, as they stand after `python -m`."""
 PROGRAMS = ("deepspeed", "deepspeed.pt", "torchrun")
 """The same as programs; an interpreter may stand before them."""
@@ -59,13 +60,17 @@ def hold() -> list[int]:
 
 
 def _wait(handles: dict[int, int]) -> None:
-    """End with the first launcher above that ends, and end the others: they would take seconds to do it themselves."""
+    """End with the first launcher above that ends, and end the others: they would take seconds to do it themselves.
+
+    Not the supervisor, which is to say what has happened.
+    """
     waiting = select.poll()
     for handle in handles:
         waiting.register(handle, select.POLLIN)
     ended = [handle for handle, _ in waiting.poll()]
     for handle in handles.keys() - set(ended):
-        if is_launcher(processes.words(handles[handle])):
+        words = processes.words(handles[handle])
+        if is_launcher(words) and SUPERVISOR not in words:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
     _end(*(handles[handle] for handle in ended))

@@ -7,6 +7,7 @@ import signal
 import pytest
 from supervised import TWO_RANKS, Supervised, run
 
+SLOW = pytest.mark.slow  # seconds each; their rules are in the quick suite: test_outcome.py
 ENDLESS = {"steps": 100_000, "seconds": 0.05}
 
 
@@ -14,10 +15,10 @@ ENDLESS = {"steps": 100_000, "seconds": 0.05}
     ("plan", "status", "said"),
     [
         ({}, 0, "status 0: done"),
-        ({"end": [1, 0], "result": False}, 1, r"failed: rank 0 \(.*; step, step 3\)"),
-        ({"end": [2, 2], "result": False}, 2, "bad input"),
-        ({"end": [3, 3]}, 3, "too many steps in a row were refused"),
-        ({"end": [4, 4]}, 4, "--resume goes on"),
+        pytest.param({"end": [1, 0], "result": False}, 1, r"failed: rank 0 \(.*; step, step 3\)", marks=SLOW),
+        pytest.param({"end": [2, 2], "result": False}, 2, "bad input", marks=SLOW),
+        pytest.param({"end": [3, 3]}, 3, "too many steps in a row were refused", marks=SLOW),
+        pytest.param({"end": [4, 4]}, 4, "--resume goes on", marks=SLOW),
         ({"mute": [1], "seconds": 0.6, "result": False}, 5, r"lost: rank 1 \("),
         ({"foreign": True}, 5, "none wrote result.json for this job"),
     ],
@@ -30,13 +31,14 @@ def test_exit_statuses(tmp_path, plan, status, said):
     assert re.search(said, output), output
 
 
+@SLOW
 def test_an_older_result_is_no_success(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "result.json").write_text('{"status": 0, "job": null}')
     assert run(tmp_path / "run", {"result": False})[0] == 5
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=SLOW)])
 def test_a_signal_reaches_all_ranks_and_nobody_is_left(tmp_path, number):
     with Supervised(tmp_path / "run", ENDLESS, (), TWO_RANKS) as job:
         job.both_at(1)
@@ -50,6 +52,7 @@ def test_a_signal_reaches_all_ranks_and_nobody_is_left(tmp_path, number):
         assert job.left(0) == []
 
 
+@SLOW
 def test_ranks_that_do_not_hear_are_killed_after_the_grace_time(tmp_path):
     with Supervised(tmp_path / "run", ENDLESS | {"stubborn": True}, ("--grace-seconds", "1"), TWO_RANKS) as job:
         job.both_at(1)
@@ -91,11 +94,13 @@ def test_lost_ranks_start_again_from_the_checkpoint(tmp_path):
     assert len(list((tmp_path / "run" / "jobs").iterdir())) == 2
 
 
+@SLOW
 def test_the_budget_of_new_starts_ends(tmp_path):
     code, output = run(tmp_path / "run", {"end": [1, 1], "result": False}, "--restarts", "1", "--backoff-seconds", "0")
     assert code == 1 and output.count("status 1: failed") == 2 and output.count("starts again") == 1, output
 
 
+@SLOW
 def test_a_job_name_serves_once(tmp_path):
     assert run(tmp_path / "run", {}, "--job-id", "seven")[0] == 0
     code, output = run(tmp_path / "run", {}, "--job-id", "seven")
