@@ -2,7 +2,7 @@
 
     OUT/jobs/<id>/rank-00003.json         who the rank is (machine, process), and where (phase, step): `Record`
     OUT/jobs/<id>/orders.jsonl            signals that the ranks on other machines raise in themselves
-    OUT/jobs/<id>/supervisor-<machine>    changes every few seconds as long as the supervisor lives
+    OUT/jobs/<id>/supervisor-<machine>-<process>    changes every few seconds as long as that supervisor lives
 
 `beat` only notes the phase; a thread writes at most one small file a second, so a step never waits for the disk. While the main thread
 hangs, this thread still gives signs of life: that tells a rank that waits for others from one that is stopped or gone. Without a
@@ -76,6 +76,11 @@ def order(folder: Path, number: int) -> None:
         file.write(json.dumps({"signal": int(number), "by": processes.machine()}) + "\n")
 
 
+def leases(folder: Path, machine: str = "*") -> list[Path]:
+    """Signs of life of the supervisors on one machine, or on all."""
+    return sorted(folder.glob(f"supervisor-{machine}-*"))
+
+
 class Heart:
     """One rank's file and the thread that keeps it; `begin` makes it."""
 
@@ -123,10 +128,9 @@ class Heart:
 
     def _check_lease(self) -> None:
         """End where no supervisor of another machine has been heard for long; on its own machine `lifeline` does it at once."""
-        files = sorted(self.folder.glob("supervisor-*"))
-        if self.folder / f"supervisor-{self.record.machine}" in files:
+        if leases(self.folder, self.record.machine):
             return
-        lease = "".join(path.read_text() for path in files)
+        lease = "".join(path.read_text() for path in leases(self.folder))
         if lease != self._lease:
             self._lease, self._lease_at = lease, time.monotonic()
         elif time.monotonic() - self._lease_at > LEASE_S:
@@ -148,8 +152,8 @@ def begin(folder: Path, rank: int) -> Heart:
             f"{folder}: found no folder of a job (--job), expected one that the supervisor made and every machine sees; nothing was "
             "started. Put --out on a disk that all machines share, or start without --job"
         )
-    own = folder / f"supervisor-{processes.machine()}"
-    if own.exists() and processes.state(processes.Process(*json.loads(own.read_text())["process"])) is None:
+    own = [processes.Process(*json.loads(path.read_text())["process"]) for path in leases(folder, processes.machine())]
+    if own and not any(map(processes.state, own)):
         raise DataError(f"{folder}: the supervisor has ended already; nothing was started. Start the job again")
     _heart = Heart(folder, rank)
     return _heart

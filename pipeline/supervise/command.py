@@ -102,7 +102,8 @@ def _ranks(options: argparse.Namespace, hosts: dict[str, int]) -> int | None:
         return None
     if hosts:
         if options.num_nodes > len(hosts):
-            raise DataError(f"found --num_nodes {options.num_nodes}, but the hostfile names {len(hosts)}{_told(hosts)}; nothing is started")
+            found = f"found --num_nodes {options.num_nodes}, but the hostfile names {len(hosts)}{_told(hosts)}"
+            raise DataError(f"{found}; nothing was started")
         if few := [f"{host} slots={slots}" for host, slots in hosts.items() if slots < options.num_gpus]:
             raise DataError(f"found --num_gpus {options.num_gpus}, but the hostfile has {', '.join(few)}; nothing was started")
         used = list(hosts.values())[: options.num_nodes if options.num_nodes > 0 else None]

@@ -21,6 +21,9 @@ FOLLOW_S = 10.0
 """How long other ranks may take to end after one has failed."""
 UNKILLABLE_S = 30.0
 """After which a process that SIGKILL does not end (it waits for a device) is left to the kernel."""
+SETTLE_S = 60.0
+SETTLED = (Status.DONE, Status.BAD_INPUT, Status.REFUSED, Status.PREEMPTED)
+"""Statuses that ranks end with together."""
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -38,7 +41,7 @@ class Job:
     """A launcher and its ranks.
 
     Args:
-        folder: OUT/jobs/<id>, not used before on this machine.
+        folder: OUT/jobs/<id>, not used before by a supervisor on this machine that has ended.
         result: OUT/result.json; it counts where it names this job.
 
     Raises:
@@ -48,8 +51,9 @@ class Job:
     def __init__(self, folder: Path, result: Path, limits: Limits) -> None:
         self.folder, self.result, self.limits = folder, result, limits
         self.machine = processes.machine()
-        self._lease = folder / f"supervisor-{self.machine}"
-        if self._lease.exists():
+        self._lease = folder / f"supervisor-{self.machine}-{os.getpid()}"
+        others = [json.loads(path.read_text())["process"] for path in heartbeat.leases(folder, self.machine)]
+        if any(processes.state(processes.Process(*other)) is None for other in others):
             raise DataError(
                 f"{folder}: found a job of this name, expected a new one; nothing was started. Give each start its own --job-id"
             )
@@ -73,6 +77,8 @@ class Job:
                     list(command), env=dict(env), start_new_session=True, preexec_fn=_with_parent, stdin=subprocess.DEVNULL
                 )
                 verdict = self._follow(child)
+                if verdict is None:
+                    self._settle(child.returncode)
             finally:
                 self._end_all(child)
         if verdict and self._result() is None:
@@ -96,6 +102,15 @@ class Job:
                 if verdict := self._look(now):
                     return verdict
         return None
+
+    def _settle(self, launcher: int) -> None:
+        """Wait for the last words of ranks that other supervisors started: rank 0 writes the result when ours may have ended already."""
+        patience = time.monotonic() + SETTLE_S
+        while launcher in SETTLED and self._result() is None and time.monotonic() < patience:
+            ranks = [record for record in heartbeat.read_ranks(self.folder) if record.ended is None]
+            if not any(record.machine != self.machine or processes.state(record.process) for record in ranks):
+                return
+            time.sleep(TICK_S)
 
     def _look(self, now: float) -> Verdict | None:
         records = heartbeat.read_ranks(self.folder)
