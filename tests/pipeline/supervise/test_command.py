@@ -36,9 +36,9 @@ def test_ranks_are_counted_and_said(hosts, words, ranks):
     assert found.trainer == ("tiny", "--ranks", str(ranks))
 
 
-@pytest.mark.parametrize("words", ["deepspeed launchers/train.sh tiny", "bash launchers/train.sh", "torchrun --nproc-per-node gpu launchers/train.sh"])
-def test_ranks_that_cannot_be_counted_are_left_alone(words):
-    assert "--ranks" not in launch(words).trainer
+@pytest.mark.parametrize("launcher", ["deepspeed", "bash", "torchrun --nproc-per-node gpu"])
+def test_ranks_that_cannot_be_counted_are_left_alone(launcher):
+    assert launch(f"{launcher} launchers/train.sh tiny").trainer == ("tiny",)
 
 
 def test_which_machines(hosts):
@@ -56,7 +56,7 @@ def test_which_machines(hosts):
         ("", "found 'no command', expected a launcher and its script"),
         ("launchers/train.sh tiny", "expected a launcher and its script"),
         ("deepspeed train.py tiny", "expected a launcher and its script"),
-        ("deepspeed --hostfile HOSTS launchers/train.sh tiny --ranks 16", r"--ranks 16, but the launcher's options make 12 ranks (worker-1 sl"),
+        ("deepspeed --hostfile HOSTS launchers/train.sh tiny --ranks 16", "--ranks 16, but the launcher's options make 12 ranks (worker-1"),
         ("deepspeed --hostfile HOSTS --num_nodes 3 launchers/train.sh tiny", "found --num_nodes 3, but the hostfile names 2"),
         ("deepspeed --hostfile HOSTS --num_gpus 8 launchers/train.sh tiny", "--num_gpus 8, but the hostfile has worker-2 slots=4"),
         ("deepspeed --hostfile HOSTS --include worker-1 launchers/train.sh tiny", "expected --ranks beside it"),
@@ -79,7 +79,7 @@ def test_a_wrong_setting_of_the_trainer_ends_with_2(capsys):
 
 def test_the_command(hosts):
     found = launch("deepspeed --num_gpus 2 launchers/train.sh tiny --steps 5")
-    start = "deepspeed --num_gpus 2 launchers/train.sh tiny --steps 5 --ranks 2".split()
+    start = ["deepspeed", "--num_gpus", "2", "launchers/train.sh", "tiny", "--steps", "5", "--ranks", "2"]
     assert found.command(Path("/out/jobs/x"), resume=False) == [*start, "--job=/out/jobs/x"]
     assert found.command(Path("/out/jobs/x"), resume=True) == [*start, "--resume", "--job=/out/jobs/x"]
     again = launch("deepspeed launchers/train.sh tiny --resume")

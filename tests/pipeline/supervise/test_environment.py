@@ -8,8 +8,9 @@ import pytest
 from data_prep.samples import DataError
 from pipeline.supervise.environment import ACTIVE, EXPORTED, check_words, for_launcher
 
-SECRETS = {f"MLFLOW_{name}_{number}": f"canary-{name}-{number}" for name in ("TRACKING_PASSWORD", "TRACKING_TOKEN", "X") for number in range(10)}
-SECRETS |= {f"{start}_{name}": f"canary-{start}-{name}" for start in ("PYTHON", "NCCL", "UCX", "MV2") for name in ("TOKEN", "API_KEY", "AUTH", "PASSWD", "SECRET")}
+NAMES = [f"MLFLOW_{name}_{number}" for name in ("TRACKING_PASSWORD", "TRACKING_TOKEN", "X") for number in range(10)]
+NAMES += [f"{start}_{name}" for start in ("PYTHON", "NCCL", "UCX", "MV2") for name in ("TOKEN", "API_KEY", "AUTH", "PASSWD", "SECRET")]
+SECRETS = {name: f"canary-{name}" for name in NAMES}
 
 
 def exported(env: dict[str, str]) -> str:
