@@ -123,8 +123,11 @@ class Heart:
         self._read += len(whole) + 1
         for line in whole.splitlines():
             said = json.loads(line)
-            if said["by"] != self.record.machine:  # there the supervisor reaches its ranks itself
-                os.kill(os.getpid(), said["signal"])
+            if said["by"] == self.record.machine:  # there the supervisor reaches its ranks itself
+                continue
+            if said["signal"] == signal.SIGKILL:
+                processes.end_me()
+            os.kill(os.getpid(), said["signal"])
 
     def _check_lease(self) -> None:
         """End where no supervisor of another machine has been heard for long; on its own machine `lifeline` does it at once."""
@@ -134,7 +137,7 @@ class Heart:
         if lease != self._lease:
             self._lease, self._lease_at = lease, time.monotonic()
         elif time.monotonic() - self._lease_at > LEASE_S:
-            os.kill(os.getpid(), signal.SIGKILL)
+            processes.end_me()
 
 
 _heart: Heart | None = None

@@ -82,4 +82,4 @@ def _end(*above: int) -> None:
         names = ", ".join(map(str, above))
         print(f"rank {os.environ.get('RANK', 0)}: a launcher above (process {names}) has ended, so it ends", file=sys.stderr, flush=True)
     finally:
-        os.kill(os.getpid(), signal.SIGKILL)
+        processes.end_me()

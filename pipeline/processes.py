@@ -6,6 +6,7 @@ A process is named by its number and the moment it began, for numbers are used a
 import ctypes
 import hashlib
 import os
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +65,11 @@ def send(process: Process, number: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def end_me() -> None:
+    """End this process at once, as SIGKILL would. (From itself, the first process of a container takes no signal.)"""
+    os._exit(128 + signal.SIGKILL)
 
 
 def machine() -> str:
