@@ -2,7 +2,7 @@
 
 DeepSpeed's launcher is two processes (`deepspeed`, and launch.py on every machine) and the supervisor may be a third above them. Whichever
 is killed, even by SIGKILL, the rank ends: the kernel ends it with its parent, and a thread that waits for the ones above (pidfd_open(2): no
-polling) ends it with those. What else started the launcher, a shell or a terminal, may go.
+polling) ends it with those, after `GRACE_S` in which it may save. What else started the launcher, a shell or a terminal, may go.
 """
 
 import contextlib
@@ -11,11 +11,14 @@ import select
 import signal
 import sys
 import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 
 from pipeline import processes
 
+GRACE_S = 5.0
+"""Seconds that a rank has, after SIGTERM, when a launcher further above than its parent has ended."""
 SUPERVISOR = "pipeline.supervise"
 LAUNCHERS = ("deepspeed.launcher.runner", "deepspeed.launcher.launch", "torch.distributed.run", SUPERVISOR)
 """Modules that start ranks, as they stand after `python -m`."""
@@ -68,6 +71,8 @@ def _wait(handles: dict[int, int]) -> None:
     for handle in handles:
         waiting.register(handle, select.POLLIN)
     ended = [handle for handle, _ in waiting.poll()]
+    os.kill(os.getpid(), signal.SIGTERM)  # Ctrl-C and SIGTERM end `deepspeed` itself at once: a trainer that can save may still do so
+    time.sleep(GRACE_S)
     for handle in handles.keys() - set(ended):
         words = processes.words(handles[handle])
         if is_launcher(words) and SUPERVISOR not in words:

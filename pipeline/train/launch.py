@@ -36,7 +36,8 @@ def main(argv: list[str]) -> int:
     wanted = int(said)
     if wanted > 1 and _one_cpu_rank_by_default():
         _relaunch(argv, wanted)
-    os.environ.setdefault("LOCAL_SIZE", os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's name for DeepSpeed's
+    if "LOCAL_WORLD_SIZE" in os.environ:  # torchrun's name for it
+        os.environ.setdefault("LOCAL_SIZE", os.environ["LOCAL_WORLD_SIZE"])
     keep_freed_memory()
     folder = next((word.removeprefix(JOB) for word in argv if word.startswith(JOB)), None)
     words = [word for word in argv if not word.startswith(JOB)]

@@ -77,10 +77,11 @@ class Supervised:
         output, _ = self.process.communicate(timeout=seconds)
         return self.process.returncode, output
 
-    def left(self, seconds: float) -> list[processes.Process]:
-        """Processes seen in the family that still run after `seconds`; returns as soon as there are none."""
+    def left(self, seconds: float, of: set[int] | None = None) -> list[processes.Process]:
+        """Processes seen in the family (or of these numbers) that still run after `seconds`; returns as soon as there are none."""
         end = time.monotonic() + seconds
-        while (found := [p for p in self._seen.values() if processes.state(p)]) and time.monotonic() < end:
+        watched = [process for process in self._seen.values() if of is None or process.pid in of]
+        while (found := [process for process in watched if processes.state(process)]) and time.monotonic() < end:
             time.sleep(0.05)
         return found
 
