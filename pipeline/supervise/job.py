@@ -81,9 +81,8 @@ class Job:
                     self._settle(child.returncode)
             finally:
                 self._end_all(child)
-        if verdict and self._result() is None:
-            return verdict
-        return judge(heartbeat.read_ranks(self.folder), self._result(), self.asked, child.returncode)
+        judged = judge(heartbeat.read_ranks(self.folder), self._result(), self.asked, child.returncode)
+        return judged if verdict is None or self._result() or judged.status == Status.PREEMPTED else verdict
 
     def _follow(self, child: subprocess.Popen) -> Verdict | None:
         """Until the launcher has ended (None) or the job must be ended (why)."""
@@ -137,10 +136,10 @@ class Job:
         """Pass signals that have arrived on to all ranks at once; the launcher, which would end them one by one, gets none."""
         while self._arrived:
             number = self._arrived.pop(0)
-            ranks = [r for r in heartbeat.read_ranks(self.folder) if r.ended is None]
+            ranks = heartbeat.read_ranks(self.folder)
             heartbeat.order(self.folder, number)
             for record in ranks:
-                if record.machine == self.machine:
+                if record.machine == self.machine and record.ended is None:
                     processes.send(record.process, number)
             if number == signal.SIGUSR1:
                 continue
