@@ -14,7 +14,7 @@ import torch
 from data_prep.encode import Encoder, chorus_size
 from data_prep.samples import DataError
 from data_prep.shards import verify_shards, write_json
-from pipeline import comm
+from pipeline import comm, heartbeat
 from pipeline.batches.collate import Collator
 from pipeline.batches.loader import StepLoader
 from pipeline.batches.reader import ShardReader
@@ -60,18 +60,21 @@ def _check_ranks(expected: int | None) -> None:
 def run(command: Command, device: torch.device) -> int:
     """Verify, build, train, save, export."""
     config = command.config
+    heartbeat.beat("checking inputs")
     ds_config, encoder, reader = _inputs(config)
     stage, precision = ds_config["zero_optimization"]["stage"], "bf16" if ds_config.get("bf16", {}).get("enabled") else "fp32"
     belongs = checkpoint.Belongs(stage, precision, reader.manifest.digest())
     resumed = _resume_point(command, belongs)
     if comm.rank() == 0:
         (config.out / "result.json").unlink(missing_ok=True)  # it will speak of this job
+    heartbeat.beat("building the model")
     engine = Engine(config, ds_config)
     rope_index = engine.model.backbone.model.get_rope_index
     collator = Collator(encoder.images, rope_index, encoder.image_id, pad_id=encoder.tokenizer.pad_token_id)
     loader = StepLoader(reader, collator, config, comm.rank(), comm.world_size())
     first = 0
     if resumed:
+        heartbeat.beat("loading the checkpoint")
         folder, manifest = resumed
         checkpoint.load(engine, folder)
         first = manifest.step
@@ -82,14 +85,17 @@ def run(command: Command, device: torch.device) -> int:
             provenance = {"step": config.steps, "config": config.model_dump(mode="json"), "data": reader.manifest.digest()}
             if config.loss.learn_temperature:
                 provenance["temperature"] = learnt_temperature(config.loss.temperature, engine.log_scale())
+            heartbeat.beat("exporting")
             export(engine, config.model.checkpoint, config.out / "export", provenance | {"tracked_run": progress.run_id})
             progress.exported(config.out / "export")
         elif done < config.last_step:
             progress.failed = True
+    heartbeat.beat("waiting for all ranks to finish")
     comm.barrier()
     status = 3 if progress.failed else 0
     if comm.rank() == 0:
-        write_json(config.out / "result.json", {"status": status, "steps": done, "tracked_run": progress.run_id})
+        said = {"status": status, "steps": done, "tracked_run": progress.run_id, "job": heartbeat.job()}
+        write_json(config.out / "result.json", said)
     return status
 
 
@@ -120,6 +126,7 @@ def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Prog
     waiting = time.perf_counter()
     for number, work in enumerate(loader.steps(first, config.last_step), first):
         waited = time.perf_counter() - waiting
+        heartbeat.beat("step", number + 1)
         rate = learning_rate(config.optim, number, config.steps)
         # rank 0 speaks, so it alone looks at how the embeddings lie
         look = comm.rank() == 0 and progress.due(number)
@@ -141,8 +148,10 @@ def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Prog
                 tracked_run=progress.run_id,
                 files={},
             )
+            heartbeat.beat("saving a checkpoint", done)
             path = checkpoint.save(engine, config.out / "checkpoints", manifest, config.keep)
             progress.say(f"step {done}: checkpoint {path}")
+        heartbeat.beat("waiting for data", number + 2)
         waiting = time.perf_counter()
     return max(first, config.last_step)
 
