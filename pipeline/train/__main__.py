@@ -26,11 +26,10 @@ from pipeline.train.cli import Command, parse
 from pipeline.train.engine import Engine, init_distributed, load_deepspeed_config
 from pipeline.train.export import export
 from pipeline.train.progress import Progress
-from pipeline.train.saver import Keep, Saver, SaveError
+from pipeline.train.saver import Keep, SaveError, Saver
 from pipeline.train.schedule import learning_rate
 from pipeline.train.signals import Signals
 from pipeline.train.step import train_step
-
 
 OUTCOMES = {0: "done", 3: "stopped: too many refused steps", 4: "preempted: saved and stopped at SIGTERM"}
 """What result.json says of an exit status."""
@@ -172,7 +171,7 @@ def _manifest(config: RunConfig, progress: Progress, belongs: checkpoint.Belongs
     """Of the checkpoint after `done` steps, its files' digests still missing."""
     figures = progress.figures()
     if config.keep_best and not figures:
-        progress.say(f"warning: keep_best = {config.keep_best}: found no such metric since the last checkpoint, so this one is not compared")
+        progress.say(f"warning: keep_best = {config.keep_best}: found no such metric since the last checkpoint; this one is not compared")
     return checkpoint.CheckpointManifest(
         step=done,
         world_size=comm.world_size(),

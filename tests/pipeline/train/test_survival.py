@@ -1,0 +1,113 @@
+"""What a run survives: killed ranks, signals, a full disk. Two real ranks, ZeRO-3; whatever happened, the result is bit for bit the same.
+
+`python -m tests.benchmarks.survival` kills more often, and at named points inside a save.
+"""
+
+import json
+import random
+import signal
+
+import pytest
+from nursery import Nursery, Training, kill_at_random, wait_until
+from safetensors.torch import load_file
+
+from pipeline.train import commit
+
+STEPS = 12
+KILLS = 5
+
+
+@pytest.fixture(scope="module")
+def nursery(checkpoint, tmp_path_factory):
+    with Nursery(checkpoint, tmp_path_factory.mktemp("nursery")) as nursery:
+        yield nursery
+
+
+@pytest.fixture(scope="module")
+def training(checkpoint, shards, tmp_path_factory):
+    """A run in a folder of its own."""
+    return lambda **more: Training(checkpoint, shards, tmp_path_factory.mktemp("survival") / "run", steps=STEPS, **more)
+
+
+@pytest.fixture(scope="module")
+def straight(nursery, training):
+    """Uninterrupted; checkpoints are committed in the background, and the one with the highest loss is kept."""
+    run = training(words=("--keep", "1", "--keep-best", "loss/total", "--keep-best-is", "higher"))
+    nursery.run(run.argv())
+    assert len(run.losses()) == STEPS
+    return run
+
+
+def names(run: Training) -> list[str]:
+    """Everything among the checkpoints."""
+    return sorted(path.name for path in (run.out / "checkpoints").iterdir())
+
+
+def same_result(run: Training, straight: Training) -> None:
+    """Losses and exported weights bit for bit."""
+    assert run.losses() == straight.losses()
+    ours, expected = (load_file(each.out / "export" / "model.safetensors") for each in (run, straight))
+    assert ours.keys() == expected.keys()
+    assert all(ours[name].equal(expected[name]) for name in ours)
+
+
+def test_the_newest_and_the_best_are_kept(straight):
+    means = [sum(loss for _, loss, *_ in straight.losses()[i : i + 2]) / 2 for i in range(0, STEPS, 2)]
+    best = 2 + 2 * means.index(max(means))
+    assert best < STEPS  # otherwise this shows nothing
+    assert names(straight) == [f"step-{best:08d}", f"step-{STEPS:08d}"]
+    figures = commit.read(straight.out / "checkpoints" / f"step-{best:08d}")["figures"]
+    assert figures == {"loss/total": pytest.approx(max(means), abs=1e-12)}
+
+
+def test_random_kills_change_nothing(nursery, training, straight):
+    run, rng, done = training(), random.Random(5), []
+    for _ in range(KILLS):
+        what, statuses = kill_at_random(nursery, run, rng)
+        assert what, "the run was over before it could be killed"
+        assert signal.SIGKILL * -1 in statuses and 0 not in statuses
+        done.append(what)
+    job = nursery.run(run.argv("--resume", "auto"))
+    assert len(done) == KILLS
+    assert "resume at step" in job.text(), done
+    same_result(run, straight)
+    assert names(run) == [f"step-{STEPS - 2:08d}", f"step-{STEPS:08d}"]
+
+
+def test_one_rank_that_gets_sigterm_stops_all_with_a_checkpoint(nursery, training, straight):
+    run = training(save_every=1000)
+    job = nursery.start(run.argv())
+    wait_until(lambda: run.lines())
+    job.signal(0, signal.SIGUSR1)
+    wait_until(lambda: commit.committed(run.out / "checkpoints"))
+    job.signal(1, signal.SIGTERM)
+    assert job.wait() == [4, 4], job.text()[-2000:]
+    result = json.loads((run.out / "result.json").read_text())
+    assert (result["status"], result["outcome"]) == (4, "preempted: saved and stopped at SIGTERM")
+    steps = len(run.lines())
+    assert result["steps"] == steps < STEPS
+    assert len(names(run)) == 2 and names(run)[1] == f"step-{steps:08d}" and not (run.out / "export").exists()
+    assert f"stopped by SIGTERM after step {steps}; continue with --resume" in job.text()
+    job = nursery.run(run.argv("--resume"))
+    assert f"resume at step {steps} of {STEPS}" in job.text()
+    assert json.loads((run.out / "result.json").read_text())["status"] == 0
+    same_result(run, straight)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_full_disk_on_one_rank_ends_all_and_keeps_what_is_there(nursery, training, rank):
+    run = training()
+    nursery.run(run.argv("--stop-after", "2"))
+    job = nursery.start(run.argv("--resume"), limits={rank: 50_000})
+    assert job.wait() == [5, 5], job.text()[-2000:]
+    assert f"the checkpoint of step 4 was not saved: rank {rank}: " in job.text() and "Earlier ones are untouched" in job.text()
+    assert commit.newest(run.out / "checkpoints").name == "step-00000002"
+    assert commit.read(run.out / "checkpoints" / "step-00000002")["step"] == 2
+    assert not (run.out / "result.json").exists()
+
+
+def test_a_checkpoint_that_training_waits_for_is_the_same(nursery, training, straight):
+    run = training(words=("--no-save-in-background", "--keep", "1"))
+    nursery.run(run.argv())
+    ours, background = (commit.read(each.out / "checkpoints" / f"step-{STEPS:08d}")["files"] for each in (run, straight))
+    assert ours == background and len(ours) == 4
