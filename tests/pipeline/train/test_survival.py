@@ -5,12 +5,16 @@
 
 import json
 import random
+import shutil
 import signal
+from collections import Counter
 
 import pytest
+from damage import KINDS, damaged
 from nursery import Nursery, Training, kill_at_random, wait_until
 from safetensors.torch import load_file
 
+from data_prep.samples import DataError
 from pipeline.train import commit
 
 STEPS = 12
@@ -111,3 +115,16 @@ def test_a_checkpoint_that_training_waits_for_is_the_same(nursery, training, str
     nursery.run(run.argv())
     ours, background = (commit.read(each.out / "checkpoints" / f"step-{STEPS:08d}")["files"] for each in (run, straight))
     assert ours == background and len(ours) == 4
+
+
+def test_a_thousand_damages_are_all_seen(straight, tmp_path):
+    folder, rng, seen = tmp_path / f"step-{STEPS:08d}", random.Random(11), Counter()
+    shutil.copytree(straight.out / "checkpoints" / folder.name, folder)
+    kinds = [*KINDS] + ["bit flip"] * 5
+    for number in range(1000):
+        kind = kinds[number % len(kinds)]
+        with damaged(folder, kind, rng) as place, pytest.raises(DataError):
+            commit.read(place)
+        seen[kind] += 1
+    assert commit.read(folder)["step"] == STEPS  # every damage was mended again, so each was seen by itself
+    assert seen == {"bit flip": 502, "truncated": 83, "deleted": 83, "renamed": 83, "swapped": 83, "added": 83, "link": 83}
