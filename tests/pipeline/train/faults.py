@@ -1,5 +1,7 @@
 """Faults inside a save, put into a rank's process before it starts: at a named point of the save of one step, the rank kills itself.
 
+The product has no hooks for this: its functions are wrapped.
+
 Every injection is written down before it happens, so that a test can count them: one that injected nothing has shown nothing.
 """
 
@@ -25,12 +27,17 @@ POINTS = {
 
 
 def install(point: str, step: int, record: str) -> None:
-    """Kill this process at `point` of the save after `step` steps, and note it in the file `record` first."""
+    """Kill this process at `point` of the save after `step` steps, and note it in the file `record` first.
 
-    def kill() -> None:
+    The point "no memory" does not kill: writing the first file raises MemoryError.
+    """
+
+    def strike() -> None:
         file = os.open(record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         os.write(file, f"{point}, step {step}\n".encode())
         os.close(file)
+        if point == "no memory":
+            raise MemoryError(f"{point}, step {step}")
         os.kill(os.getpid(), signal.SIGKILL)
 
     name = commit.folder_name(step)
@@ -42,23 +49,25 @@ def install(point: str, step: int, record: str) -> None:
                 return save(self, state, path)
             ours["file"] += 1
             if point == "between the ranks' files" and ours["file"] == 2:
-                kill()
+                strike()
+            if point == "no memory":
+                strike()
             save(self, state, path)
             if point == "inside a file":
                 os.truncate(path, os.path.getsize(path) // 2)
-                kill()
+                strike()
             if point == "after the first file":
-                kill()
+                strike()
 
         return wrapped
 
     def at(call: Callable, mine: Callable[..., bool], after: bool = False) -> Callable:
         def wrapped(*args):
             if mine(*args) and not after:
-                kill()
+                strike()
             out = call(*args)
             if mine(*args) and after:
-                kill()
+                strike()
             return out
 
         return wrapped
