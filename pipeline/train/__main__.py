@@ -102,6 +102,7 @@ def run(command: Command, device: torch.device) -> int:
     if comm.rank() == 0:
         result = {"status": status, "outcome": OUTCOMES[status], "steps": done, "tracked_run": progress.run_id}
         write_json(config.out / "result.json", result)
+    comm.barrier()  # a launcher ends all ranks as soon as one leaves with another status than 0
     return status
 
 
