@@ -43,6 +43,14 @@ def straight(nursery, training):
     return run
 
 
+@pytest.fixture(scope="module")
+def waited(nursery, training):
+    """Stopped after four steps; training waited for its checkpoints, of steps 2 and 4."""
+    run = training()
+    nursery.run(run.argv("--stop-after", "4", "--no-save-in-background"))
+    return run
+
+
 def names(run: Training) -> list[str]:
     """Everything among the checkpoints."""
     return sorted(path.name for path in (run.out / "checkpoints").iterdir())
@@ -100,21 +108,21 @@ def test_one_rank_that_gets_sigterm_stops_all_with_a_checkpoint(nursery, trainin
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_full_disk_on_one_rank_ends_all_and_keeps_what_is_there(nursery, training, rank):
+def test_a_full_disk_on_one_rank_ends_all_and_keeps_what_is_there(nursery, training, waited, rank):
     run = training()
-    nursery.run(run.argv("--stop-after", "2"))
+    shutil.copytree(waited.out, run.out)
     job = nursery.start(run.argv("--resume"), limits={rank: 50_000})
     assert job.wait() == [5, 5], job.text()[-2000:]
-    assert f"the checkpoint of step 4 was not saved: rank {rank}: " in job.text() and "Earlier ones are untouched" in job.text()
-    assert commit.newest(run.out / "checkpoints").name == "step-00000002"
-    assert commit.read(run.out / "checkpoints" / "step-00000002")["step"] == 2
+    assert f"the checkpoint of step 6 was not saved: rank {rank}: " in job.text() and "Earlier ones are untouched" in job.text()
+    assert commit.newest(run.out / "checkpoints").name == "step-00000004"
+    assert commit.read(run.out / "checkpoints" / "step-00000004")["step"] == 4
     assert not (run.out / "result.json").exists()
 
 
-def test_a_checkpoint_that_training_waits_for_is_the_same(nursery, training, straight):
-    run = training(words=("--no-save-in-background", "--keep", "1"))
-    nursery.run(run.argv())
-    ours, background = (commit.read(each.out / "checkpoints" / f"step-{STEPS:08d}")["files"] for each in (run, straight))
+def test_a_checkpoint_that_training_waits_for_is_the_same(waited, straight):
+    """Byte for byte."""
+    (name,) = set(names(waited)) & set(names(straight))
+    ours, background = (commit.read(run.out / "checkpoints" / name)["files"] for run in (waited, straight))
     assert ours == background and len(ours) == 4
 
 
