@@ -5,6 +5,7 @@ collectives are through (`engine.Files`) and agreed on here, so all ranks end to
 else a rank may raise inside DeepSpeed's save (no memory, say) ends that rank at once; the others see its connections close.
 """
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -96,9 +97,11 @@ class Saver:
 
     def _stop_if(self, problem: str | None, step: int) -> None:
         if problem:
+            if comm.rank() == 0:  # half a checkpoint would fill the disk further
+                shutil.rmtree(commit.temporary_folder(self._root, step), ignore_errors=True)
             raise SaveError(
                 f"{self._root}: the checkpoint of step {step} was not saved: {problem}. Earlier ones are untouched: mend the disk "
-                "(is it full?), then start the same command with --resume"
+                "(is it full?), then start the same command with --resume auto"
             )
 
 
