@@ -44,15 +44,15 @@ def install(point: str, step: int, record: str) -> None:
     ours = {"folder": f".tmp-{name}", "file": 0}
 
     def at_file(save: Callable) -> Callable:
-        def wrapped(self, state: dict, path: str) -> None:
+        def wrapped(self, state_dict: dict, path: str) -> None:
             if ours["folder"] not in path:
-                return save(self, state, path)
+                return save(self, state_dict, path)
             ours["file"] += 1
             if point == "between the ranks' files" and ours["file"] == 2:
                 strike()
             if point == "no memory":
                 strike()
-            save(self, state, path)
+            save(self, state_dict, path)
             if point == "inside a file":
                 os.truncate(path, os.path.getsize(path) // 2)
                 strike()
