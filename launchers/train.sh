@@ -2,7 +2,7 @@
 ''':' # Valid for both shells: bash reads this line as the null command, Python as the opening of a string.
 #
 # Train, on every rank this machine or hostfile has. All of these do the same:
-#     deepspeed launchers/train.sh [RECIPE] [--resume] [--section.field value ...]
+#     deepspeed launchers/train.sh [RECIPE] [--resume [auto]] [--section.field value ...]
 #     deepspeed --no_python ./launchers/train.sh ...
 #     bash launchers/train.sh ...
 #

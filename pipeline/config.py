@@ -181,7 +181,8 @@ class OptimSettings(Settings):
     """Gradient norm above which the gradient is scaled down."""
 
 
-WATCHING = {"out", "ranks", "stop_after", "save_every", "keep", "log_every", "max_refused", "track", "timeout_minutes"}
+WATCHING = {"out", "ranks", "stop_after", "log_every", "max_refused", "track", "timeout_minutes"}
+WATCHING |= {"save_every", "save_in_background", "keep", "keep_best", "keep_best_is"}
 """Fields of a run that its result does not depend on. (Which data it was is recorded as the shards' digest, not as their path.)"""
 
 
@@ -198,8 +199,14 @@ class RunConfig(Settings):
     """Selects data order, the draws of z and of the elastic chorus, the adapters' initial weights and dropout masks."""
     save_every: int = Field(default=500, gt=0)
     """Steps between checkpoints; the last step is always saved."""
+    save_in_background: bool = True
+    """Flush a checkpoint to disk and commit it while the next steps run; the same files either way. False: the step waits for it."""
     keep: int = Field(default=2, gt=0)
-    """Checkpoints kept."""
+    """Newest checkpoints kept."""
+    keep_best: str | None = None
+    """Also keep the checkpoint at which this recorded metric, e.g. loss/total, was best, as a mean over the steps since the one before."""
+    keep_best_is: Literal["lower", "higher"] = "lower"
+    """Which values of keep_best are better."""
     log_every: int = Field(default=10, gt=0)
     """Steps between progress lines; metrics are recorded for every step."""
     max_refused: int = Field(default=10, ge=0)

@@ -25,7 +25,7 @@ from pipeline.study.identity import decide, differences, digest, identity
 from pipeline.study.scores import Scores, read_scores
 from pipeline.study.settings import Plan, StudySettings, read_plan
 from pipeline.track import Tracker, TrackSettings
-from pipeline.train.checkpoint import newest
+from pipeline.train.commit import newest
 
 RECORD, INPUTS, TRACKED = "arm.json", "inputs.json", "tracked_run.json"
 

@@ -12,7 +12,7 @@ from pipeline.heartbeat import Record
 
 
 class Status(IntEnum):
-    """Exit statuses of the supervisor; those of the trainer are the same."""
+    """Exit statuses of the supervisor; a rank has the same, but for LOST."""
 
     DONE = 0
     FAILED = 1
@@ -20,6 +20,7 @@ class Status(IntEnum):
     REFUSED = 3
     PREEMPTED = 4
     LOST = 5
+    UNSAVED = 6
 
 
 MEANING = {
@@ -29,6 +30,7 @@ MEANING = {
     Status.REFUSED: "stopped: too many steps in a row were refused",
     Status.PREEMPTED: "asked to stop, and saved; --resume goes on",
     Status.LOST: "a rank was lost (killed, or its machine), or no rank advanced any more",
+    Status.UNSAVED: "a checkpoint could not be written; the ones before are untouched. Make room before you start again",
 }
 """What each status says. 128 + n: ended by signal n before a checkpoint was saved."""
 TRY_AGAIN = {Status.FAILED, Status.LOST}
@@ -54,7 +56,7 @@ def judge(records: Sequence[Record], result: dict | None, asked: int | None, lau
     if result is not None:
         return Verdict(result["status"], MEANING.get(result["status"], ""))
     said = {record.ended for record in records}
-    for status in (Status.BAD_INPUT, Status.REFUSED, Status.PREEMPTED):
+    for status in (Status.BAD_INPUT, Status.REFUSED, Status.PREEMPTED, Status.UNSAVED):
         if status in said:
             return Verdict(status, MEANING[status])
     if asked is not None:

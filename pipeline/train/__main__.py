@@ -7,6 +7,7 @@ Order matters: configuration, data and checkpoint are verified before the model 
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,17 +21,26 @@ from pipeline.batches.loader import StepLoader
 from pipeline.batches.reader import ShardReader
 from pipeline.config import RunConfig
 from pipeline.losses.contrastive import learnt_temperature
-from pipeline.train import checkpoint
+from pipeline.train import checkpoint, commit
 from pipeline.train.cli import Command, parse
 from pipeline.train.engine import Engine, init_distributed, load_deepspeed_config
 from pipeline.train.export import export
 from pipeline.train.progress import Progress
+from pipeline.train.saver import Keep, SaveError, Saver
 from pipeline.train.schedule import learning_rate
+from pipeline.train.signals import Signals
 from pipeline.train.step import train_step
+
+OUTCOMES = {0: "done", 3: "stopped: too many refused steps", 4: "preempted: saved and stopped at SIGTERM"}
+"""What result.json says of an exit status."""
 
 
 def main(argv: list[str]) -> int:
-    """Run one rank; returns the exit status (0 done, 2 bad input, 3 stopped by refused steps)."""
+    """Run one rank; returns the exit status.
+
+    0 done; 2 bad input, nothing was started; 3 stopped by refused steps; 4 stopped by SIGTERM, with a checkpoint to resume from; 6 a
+    checkpoint could not be written. (5 is the supervisor's: a rank was lost.) 1, or a signal's number, is anything else.
+    """
     command = parse(argv)
     if not torch.cuda.is_available() and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_SIZE", "1"))))
@@ -40,6 +50,9 @@ def main(argv: list[str]) -> int:
     except DataError as error:
         print(f"error (rank {os.environ.get('RANK', 0)}): {error}", file=sys.stderr, flush=True)
         return 2
+    except SaveError as error:
+        print(f"error (rank {os.environ.get('RANK', 0)}): {error}", file=sys.stderr, flush=True)
+        return 6
     finally:
         comm.shutdown()
 
@@ -88,14 +101,13 @@ def run(command: Command, device: torch.device) -> int:
             heartbeat.beat("exporting")
             export(engine, config.model.checkpoint, config.out / "export", provenance | {"tracked_run": progress.run_id})
             progress.exported(config.out / "export")
-        elif done < config.last_step:
-            progress.failed = True
     heartbeat.beat("waiting for all ranks to finish")
     comm.barrier()
-    status = 3 if progress.failed else 0
+    status = 4 if progress.killed else 3 if progress.failed else 0
     if comm.rank() == 0:
-        said = {"status": status, "steps": done, "tracked_run": progress.run_id, "job": heartbeat.job()}
+        said = {"status": status, "outcome": OUTCOMES[status], "steps": done, "tracked_run": progress.run_id, "job": heartbeat.job()}
         write_json(config.out / "result.json", said)
+    comm.barrier()  # a launcher ends all ranks as soon as one leaves with another status than 0
     return status
 
 
@@ -120,40 +132,66 @@ def _inputs(config: RunConfig) -> tuple[dict, Encoder, ShardReader]:
 
 
 def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Progress, first: int, device, belongs) -> int:
-    """Steps first .. last; returns how many steps of the run are done (fewer than asked: too many were refused)."""
+    """Steps first .. last; returns how many steps of the run are done (fewer than asked: `progress` says whether by refusals or SIGTERM).
+
+    Raises:
+        SaveError: a checkpoint could not be written; seen at the end of a step, by all ranks.
+    """
     blank = loader.blank()
+    keep = Keep(config.keep, config.keep_best, config.keep_best_is)
+    saver = Saver(engine, config.out / "checkpoints", keep, progress.say)
     refused = 0
     waiting = time.perf_counter()
-    for number, work in enumerate(loader.steps(first, config.last_step), first):
-        waited = time.perf_counter() - waiting
-        heartbeat.beat("step", number + 1)
-        rate = learning_rate(config.optim, number, config.steps)
-        # rank 0 speaks, so it alone looks at how the embeddings lie
-        look = comm.rank() == 0 and progress.due(number)
-        result = train_step(engine, work, blank, config.loss, rate, device, (config.seed, number), look)
-        refused = 0 if result.applied else refused + 1
-        progress.step(number, work, result, rate, waited)
-        if refused > config.max_refused:
-            progress.say(f"stopped: {refused} steps in a row were refused; the last good checkpoint is in {config.out / 'checkpoints'}")
-            return number
-        done = number + 1
-        if done % config.save_every == 0 or done == config.last_step:
-            manifest = checkpoint.CheckpointManifest(
-                step=done,
-                world_size=comm.world_size(),
-                zero_stage=belongs.zero_stage,
-                precision=belongs.precision,
-                content=config.content(),
-                data_digest=belongs.data_digest,
-                tracked_run=progress.run_id,
-                files={},
-            )
-            heartbeat.beat("saving a checkpoint", done)
-            path = checkpoint.save(engine, config.out / "checkpoints", manifest, config.keep)
-            progress.say(f"step {done}: checkpoint {path}")
-        heartbeat.beat("waiting for data", number + 2)
-        waiting = time.perf_counter()
+    with Signals() as signals:
+        for number, work in enumerate(loader.steps(first, config.last_step), first):
+            waited = time.perf_counter() - waiting
+            heartbeat.beat("step", number + 1)
+            rate = learning_rate(config.optim, number, config.steps)
+            # rank 0 speaks, so it alone looks at how the embeddings lie
+            look = comm.rank() == 0 and progress.due(number)
+            result = train_step(engine, work, blank, config.loss, rate, device, (config.seed, number), look)
+            refused = 0 if result.applied else refused + 1
+            stop, save, flushed = progress.step(number, work, result, rate, waited, (signals.stop, signals.save, saver.ready))
+            if refused > config.max_refused:
+                saver.finish()
+                progress.say(f"stopped: {refused} steps in a row were refused; the last good checkpoint is in {config.out / 'checkpoints'}")
+                progress.failed = True
+                return number
+            done = number + 1
+            ends = done == config.last_step
+            if flushed == comm.world_size():
+                saver.finish()
+            if done % config.save_every == 0 or ends or stop or save:
+                heartbeat.beat("saving a checkpoint", done)
+                saver.begin(_manifest(config, progress, belongs, done))
+                signals.save = False
+                if ends or stop or not config.save_in_background:
+                    saver.finish()
+            if stop and not ends:
+                progress.say(f"stopped by SIGTERM after step {done}; continue with --resume")
+                progress.killed = True
+                return done
+            heartbeat.beat("waiting for data", number + 2)
+            waiting = time.perf_counter()
     return max(first, config.last_step)
+
+
+def _manifest(config: RunConfig, progress: Progress, belongs: checkpoint.Belongs, done: int) -> checkpoint.CheckpointManifest:
+    """Of the checkpoint after `done` steps, its files' digests still missing."""
+    figures = progress.figures()
+    if config.keep_best and not figures:
+        progress.say(f"warning: keep_best = {config.keep_best}: found no such metric since the last checkpoint; this one is not compared")
+    return checkpoint.CheckpointManifest(
+        step=done,
+        world_size=comm.world_size(),
+        zero_stage=belongs.zero_stage,
+        precision=belongs.precision,
+        content=config.content(),
+        data_digest=belongs.data_digest,
+        tracked_run=progress.run_id,
+        figures=figures,
+        files={},
+    )
 
 
 def _resume_point(command: Command, belongs: checkpoint.Belongs) -> tuple[Path, checkpoint.CheckpointManifest] | None:
@@ -163,7 +201,14 @@ def _resume_point(command: Command, belongs: checkpoint.Belongs) -> tuple[Path, 
         DataError: --resume without a checkpoint, or a fresh run into a folder that has one.
     """
     root = command.config.out / "checkpoints"
-    folder = comm.broadcast_object(checkpoint.newest(root))
+    folder = None
+    if comm.rank() == 0:  # alone: on a network file system another rank may see other folders
+        folder = checkpoint.newest_whole(root, partial(print, flush=True)) if command.fall_back else commit.newest(root)
+    folder = comm.broadcast_object(folder)
+    if command.fall_back and folder is None:
+        if comm.rank() == 0:
+            print(f"--resume auto: found no whole checkpoint in {root}; starting at the first step", flush=True)
+        return None
     if command.resume and folder is None:
         raise DataError(f"{root}: found no checkpoint, but --resume asks to continue one; check --out, or start without --resume")
     if not command.resume and folder is not None:

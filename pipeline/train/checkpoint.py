@@ -1,29 +1,28 @@
 """Checkpoints that are whole or absent, and are verified before anything is read from them.
 
-Every rank writes into a temporary folder; all files are flushed and digested; rank 0 writes the manifest last and renames the
-folder to `step-<n>`. That rename is the commit: there is no `latest` pointer that could name a torn checkpoint. Loading first
-checks, on rank 0, every file's digest and that world size, ZeRO stage, data and config are those of the run; only then does any
-rank unpickle DeepSpeed's files.
+Saving has two halves. DeepSpeed writes every rank's files into a temporary folder, while training waits. Then a thread of each rank
+flushes and digests its share of them while the next steps run (`save_in_background`); at the first step's end at which all ranks are done
+with that, they agree on the outcome and rank 0 commits (`commit`). The threads do file work alone: every collective is called by the main
+thread. What was handed to the disk no longer changes with the weights, so the files are those of a save that training waited for.
+
+Loading first checks, on rank 0, every file's digest and that world size, ZeRO stage, data and config are those of the run; only then does
+any rank unpickle DeepSpeed's files.
 
 Training state beyond weights and optimizer is the step alone: data order, z, dropout masks and learning rate are pure functions of
 (config, step, and for the masks rank and chunk).
 """
 
-import hashlib
-import json
-import os
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from data_prep.samples import DataError
-from data_prep.shards import file_digest, write_json
 from pipeline import comm
 from pipeline.config import RunConfig
+from pipeline.train import commit
 
-MANIFEST = "manifest.json"
 TAG = "state"
 CHUNKING = {"batch.row_tokens", "batch.chunk_tokens"}
 """Settings that say which sequences share a forward pass."""
@@ -31,8 +30,12 @@ LAYOUT_ONLY = {"deepspeed", "model.attention", "model.gradient_checkpointing", "
 """Settings that change how a step is computed but not its result; they may differ at resume. (Of the data, the digest is compared.)"""
 
 
+class UnwrittenError(Exception):
+    """An engine could not write its files, but is through with its collectives: the ranks can still agree on what to do."""
+
+
 class Saveable(Protocol):
-    """What a checkpoint asks of an engine."""
+    """What a checkpoint asks of an engine. `save` raises UnwrittenError where the disk refused, after its last collective."""
 
     def save(self, folder: Path, tag: str) -> None: ...
     def load(self, folder: Path, tag: str) -> None: ...
@@ -63,48 +66,22 @@ class CheckpointManifest(BaseModel):
     """Digest of the shard manifest."""
     tracked_run: str | None
     """MLflow run id, continued at resume."""
+    figures: dict[str, float] = {}
+    """What `keep_best` compares, by name: the mean over the steps since the checkpoint before."""
     files: dict[str, str]
     """SHA-256 by file name relative to the checkpoint."""
 
 
-def save(engine: Saveable, root: Path, manifest: CheckpointManifest, keep: int) -> Path:
-    """Write a checkpoint (collective), then remove the oldest beyond `keep`.
-
-    A rank that fails inside DeepSpeed's own save leaves it while others wait there, so nothing can be agreed on any more: its
-    exception ends the job. Earlier checkpoints are untouched, and the next save removes what was left half-written.
-
-    Raises:
-        RuntimeError: a file could not be flushed; agreed on by all ranks.
-    """
-    target, temporary = root / f"step-{manifest.step:08d}", root / f".tmp-step-{manifest.step:08d}"
-    if comm.rank() == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    comm.barrier()
-    engine.save(temporary, TAG)
-    comm.barrier()
-    error, digests = None, {}
-    try:
-        digests = _flush_and_digest(temporary)
-    except OSError as problem:
-        error = f"rank {comm.rank()}: {problem}"
-    reports = comm.gather_objects((error, digests))
-    errors = [message for message, _ in reports if message]
-    if comm.rank() == 0:
-        if errors:
-            shutil.rmtree(temporary, ignore_errors=True)
+def newest_whole(root: Path, say: Callable[[str], None]) -> Path | None:
+    """The newest checkpoint that is as it was committed, None where there is none; newer ones are set aside (on one rank alone)."""
+    for folder in reversed(commit.committed(root)):
+        try:
+            commit.read(folder)
+        except DataError as error:
+            say(f"{error}\n  --resume auto: set aside as {commit.set_aside(folder).name}")
         else:
-            _commit(temporary, target, manifest, {name: d for _, part in reports for name, d in part.items()})
-            _prune(root, keep)
-    comm.barrier()
-    if errors:
-        raise RuntimeError(f"checkpoint of step {manifest.step} was not saved, earlier ones are untouched: {'; '.join(errors)}")
-    return target
-
-
-def newest(root: Path) -> Path | None:
-    """The committed checkpoint with the most steps, None where there is none."""
-    return max((path for path in root.glob("step-*") if (path / MANIFEST).is_file()), default=None)
+            return folder
+    return None
 
 
 def load(engine: Saveable, folder: Path) -> None:
@@ -132,15 +109,9 @@ def check(folder: Path, config: RunConfig, belongs: Belongs) -> CheckpointManife
 
 def _check(folder: Path, config: RunConfig, belongs: Belongs) -> CheckpointManifest:
     try:
-        manifest = CheckpointManifest.model_validate_json((folder / MANIFEST).read_text())
+        manifest = CheckpointManifest.model_validate(commit.read(folder))
     except ValueError as error:
-        problem = f"{folder}: found an unreadable manifest ({error})"
-        raise DataError(f"{problem}; remove this checkpoint to resume from the one before") from error
-    for name, digest in manifest.files.items():
-        path = folder / name
-        if not path.is_file() or file_digest(path) != digest:
-            state = "other bytes than its manifest says" if path.is_file() else "that it is missing"
-            raise DataError(f"{path}: found {state}; remove {folder} to resume from the checkpoint before it")
+        raise DataError(f"{folder}: found a manifest of another version of this program ({error}); resume with that version") from error
     if (manifest.world_size, manifest.zero_stage, manifest.precision) != (comm.world_size(), belongs.zero_stage, belongs.precision):
         raise DataError(
             f"{folder}: found a checkpoint of {manifest.world_size} ranks, ZeRO stage {manifest.zero_stage}, {manifest.precision}; "
@@ -169,28 +140,3 @@ def _differences(then: dict, now: dict, layout_only: set[str], prefix: str = "")
         elif then.get(key) != now.get(key) and name not in layout_only:
             out.append(f"{name}: {then.get(key)} then, {now.get(key)} now")
     return out
-
-
-def _flush_and_digest(folder: Path) -> dict[str, str]:
-    """Flush this rank's share of the files to disk and digest them: the work is spread over ranks."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    out = {}
-    for path in files[comm.rank() :: comm.world_size()]:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-            out[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
-    return out
-
-
-def _commit(temporary: Path, target: Path, manifest: CheckpointManifest, files: dict[str, str]) -> None:
-    write_json(temporary / MANIFEST, json.loads(manifest.model_copy(update={"files": files}).model_dump_json()))
-    shutil.rmtree(target, ignore_errors=True)  # the same step saved again
-    os.replace(temporary, target)
-    directory = os.open(target.parent, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
-
-
-def _prune(root: Path, keep: int) -> None:
-    for path in sorted(path for path in root.glob("step-*") if (path / MANIFEST).is_file())[:-keep]:
-        shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""From a command line to a `RunConfig`: [RECIPE] [--resume] [--section.field value ...].
+"""From a command line to a `RunConfig`: [RECIPE] [--resume [auto]] [--section.field value ...].
 
 Values are checked twice: their types by tyro, the rules between fields by the config itself. Anything unknown is refused.
 """
@@ -18,7 +18,10 @@ class Command:
 
     recipe: str
     resume: bool
+    """There must be a checkpoint, and the newest must be whole (with `fall_back`: it is looked for)."""
     config: RunConfig
+    fall_back: bool = False
+    """--resume auto: from the newest checkpoint that is whole, or afresh where there is none."""
 
 
 def parse(argv: list[str]) -> Command:
@@ -28,13 +31,17 @@ def parse(argv: list[str]) -> Command:
     if recipe not in RECIPES:
         print(f"error: found the recipe {recipe!r}; expected one of {', '.join(RECIPES)} (options follow the recipe)", file=sys.stderr)
         raise SystemExit(2)
-    resume = "--resume" in words
-    words = [word for word in words if word != "--resume"]
+    fall_back = False
+    if resume := "--resume" in words:
+        place = words.index("--resume")
+        fall_back = words[place + 1 : place + 2] == ["auto"]
+        words[place : place + 1 + fall_back] = []
     config = tyro.cli(
         RunConfig,
         args=words,
         default=RECIPES[recipe](),
-        prog="deepspeed launchers/train.sh [RECIPE] [--resume]",
-        description=f"Train CREM. Recipes: {', '.join(RECIPES)}. --resume continues the run in --out.",
+        prog="deepspeed launchers/train.sh [RECIPE] [--resume [auto]]",
+        description=f"Train CREM. Recipes: {', '.join(RECIPES)}. --resume continues the run in --out from its newest checkpoint; "
+        "--resume auto from the newest one that is whole, or starts where there is none.",
     )
-    return Command(recipe, resume, RunConfig.model_validate(config.model_dump()))
+    return Command(recipe, resume, RunConfig.model_validate(config.model_dump()), fall_back)

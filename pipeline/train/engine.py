@@ -13,6 +13,7 @@ from pathlib import Path
 
 import deepspeed
 import torch
+from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
 
@@ -23,6 +24,7 @@ from pipeline.config import RunConfig
 from pipeline.model.crem import load_backbone
 from pipeline.model.trainable import make_trainable, plain_weights
 from pipeline.train import frozen
+from pipeline.train.checkpoint import UnwrittenError
 from pipeline.train.groups import parameter_groups, rate_shares, set_rates
 
 OWNED = {
@@ -103,6 +105,9 @@ class Engine:
             betas=(config.optim.beta1, config.optim.beta2),
         )
         self.engine, *_ = deepspeed.initialize(model=self.model, optimizer=optimizer, config=ds_config)
+        self._files = self.engine.checkpoint_engine = Files()
+        # scripts for use without this program: code that nothing here runs, written by rank 0 alone between two collectives
+        self.engine._copy_recovery_script = lambda folder: None
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, ...]:
         """`Crem.forward` through the engine."""
@@ -126,9 +131,15 @@ class Engine:
         """Write this rank's share of the weights that train, and of the optimizer's state (collective).
 
         Frozen weights stay in the checkpoint that the run started from; their digest is written in their place.
+
+        Raises:
+            UnwrittenError: the disk refused a file of this rank.
         """
         client_state = {frozen.DIGEST: self._frozen_digest}
+        self._files.problem = None
         self.engine.save_checkpoint(str(folder), tag=tag, client_state=client_state, save_latest=False, exclude_frozen_parameters=True)
+        if self._files.problem:
+            raise UnwrittenError(self._files.problem)
 
     def load(self, folder: Path, tag: str) -> None:
         """Read back what `save` wrote (collective); the caller has verified every file's digest.
@@ -158,6 +169,28 @@ class Engine:
         parameter = self.model.temperature.log_scale
         with gather([parameter]):
             return float(parameter.detach())
+
+
+class Files(TorchCheckpointEngine):
+    """DeepSpeed's writer of checkpoint files, but that it keeps the first error instead of raising it.
+
+    DeepSpeed goes from file to file through collectives; a rank that left them half-way would leave the others waiting there.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.zipfile_serialization = True  # DeepSpeed's own default
+        self.problem: str | None = None
+        """What the disk said, where it refused a file."""
+
+    def save(self, state_dict: dict, path: str) -> None:
+        """Write one file; what comes after an error is not written."""
+        if self.problem:
+            return
+        try:
+            super().save(state_dict, path)
+        except (OSError, RuntimeError) as error:  # torch's own writer raises the latter, whatever the disk said
+            self.problem = f"{path}: {error}"
 
 
 def gather(parameters: list[torch.nn.Parameter]) -> deepspeed.zero.GatheredParameters:

@@ -3,6 +3,7 @@
 Throughput counts the whole job: samples and real tokens of all ranks over the time from the end of the step before, waiting included.
 """
 
+import math
 import os
 import time
 from pathlib import Path
@@ -32,6 +33,9 @@ class Progress:
         self.config, self.tracker = config, tracker
         self.failed = False
         """Set where the run ended before its last step without an exception."""
+        self.killed = False
+        """Set where a signal ended it."""
+        self._figures: list[float] = []
         self._warned = False
         self._last = time.perf_counter()
         self._seconds: float | None = None
@@ -71,7 +75,7 @@ class Progress:
 
     def __exit__(self, kind, error, trace):
         if self.tracker:
-            self.tracker.finish("FAILED" if kind or self.failed else "FINISHED")
+            self.tracker.finish("FAILED" if kind or self.failed else "KILLED" if self.killed else "FINISHED")
 
     def say(self, line: str) -> None:
         """Print on rank 0."""
@@ -82,16 +86,30 @@ class Progress:
         """Whether step `number` (from 0) gets a line, and with it a look at how the embeddings lie."""
         return (number + 1) % self.config.log_every == 0 or number + 1 == self.config.last_step
 
-    def step(self, number: int, work: RankStep, result: StepResult, rate: float, waited: float) -> None:
-        """Record one step (collective)."""
-        rows, tokens, places = comm.sum_numbers([work.rows, work.tokens, work.places])
+    def figures(self) -> dict[str, float]:
+        """On rank 0, the mean of the metric `keep_best` since this was last called, by its name; empty where none was recorded."""
+        values, self._figures = self._figures, []
+        return {self.config.keep_best: sum(values) / len(values)} if values else {}
+
+    def record(self, step: int, values: dict[str, float]) -> None:
+        """Hand metrics of `step` (from 1) to the tracker; rank 0 alone."""
+        self.tracker.metrics(step, values)
+        best = values.get(self.config.keep_best)
+        if best is not None and math.isfinite(best):
+            self._figures.append(best)
+
+    def step(
+        self, number: int, work: RankStep, result: StepResult, rate: float, waited: float, flags: tuple[bool, ...] = ()
+    ) -> list[float]:
+        """Record one step; returns on how many ranks each of `flags` is set (collective)."""
+        rows, tokens, places, *set_on = comm.sum_numbers([work.rows, work.tokens, work.places, *flags])
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         self._seconds = seconds if self._seconds is None else SMOOTH * self._seconds + (1 - SMOOTH) * seconds
         if not result.applied:
             self.say(f"step {number + 1}: refused, its loss or gradient is not finite ({result.loss}); weights are unchanged")
         if comm.rank() != 0:
-            return
+            return set_on
         values = {
             "loss/total": result.loss,
             "loss/retrieval": result.retrieval_loss,
@@ -115,7 +133,7 @@ class Progress:
         if result.geometry:
             for name in ("alignment", "uniformity", "effective_rank"):
                 values[f"geometry/{name}"] = getattr(result.geometry, name)
-        self.tracker.metrics(number + 1, values)
+        self.record(number + 1, values)
         done = number + 1
         if self.due(number):
             left = time.strftime("%H:%M:%S", time.gmtime((self.config.last_step - done) * self._seconds))
@@ -127,6 +145,7 @@ class Progress:
             if result.geometry and result.geometry.collapsed and not self._warned:
                 self._warned = True
                 self.say(collapse_warning(done, result.geometry))
+        return set_on
 
     def exported(self, folder: Path) -> None:
         """Say where the trained model lies and what to do next."""

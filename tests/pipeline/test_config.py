@@ -56,6 +56,8 @@ VALID = {
     "seed": 5,
     "save_every": 11,
     "keep": 4,
+    "keep_best": "loss/total",
+    "keep_best_is": "higher",
     "log_every": 3,
     "max_refused": 0,
     "deepspeed": "ds_configs/zero3_bf16.json",
@@ -100,6 +102,8 @@ INVALID = [
     *[("data.weights", value) for value in ({"a": -1}, {"a": NAN}, {"a": INF}, {"a": "much"}, {1: 1}, [1], "a")],
     *[("loss.margin", value) for value in (-2.1, 2.1, NAN, INF, "some")],
     ("data.verify", "perhaps"),
+    ("save_in_background", "perhaps"),
+    ("keep_best_is", "larger"),
     ("loss.symmetric", 2),
     ("loss.learn_temperature", 2),
     *[(f"optim.rates.{part}", value) for part in RateSettings.model_fields for value in (0, -1e-3, NAN, INF, "fast")],
@@ -152,7 +156,7 @@ def test_a_misspelt_option_is_refused(path: tuple[str, ...], capsys) -> None:
 
 
 def test_every_plain_field_is_in_the_table() -> None:
-    special = {"data.weights", "data.verify", "loss.symmetric", "loss.learn_temperature", "chorus.elastic"}
+    special = {"save_in_background", "data.weights", "data.verify", "loss.symmetric", "loss.learn_temperature", "chorus.elastic"}
     special |= {f"optim.rates.{part}" for part in RateSettings.model_fields}
     special |= {"model.attention", "model.gradient_checkpointing", "model.freeze_vision"}
     special |= {"model.lora.rank", "model.lora.alpha", "model.lora.dropout"}
@@ -252,10 +256,10 @@ def test_content_is_what_the_result_depends_on() -> None:
     base = RECIPES["tiny"]().content()
     assert set(base) == {"steps", "seed", "deepspeed", "model", "data", "batch", "chorus", "loss", "optim"}
     watching = {"out": "elsewhere", "stop_after": 3, "save_every": 7, "keep": 9, "log_every": 2, "max_refused": 1, "timeout_minutes": 9.0}
-    watching["ranks"] = 2
-    assert set(watching) | {"track"} == WATCHING
+    watching |= {"ranks": 2, "keep_best": "loss/total", "keep_best_is": "higher"}
+    assert set(watching) | {"save_in_background", "track"} == WATCHING
     words = [word for name, value in watching.items() for word in (f"--{name}", str(value))]
-    assert parse(words).config.content() == base
+    assert parse([*words, "--no-save-in-background"]).config.content() == base
     assert parse(["--seed", "1"]).config.content() != base
 
 

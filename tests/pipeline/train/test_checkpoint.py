@@ -4,17 +4,21 @@ import pytest
 
 from data_prep.samples import DataError
 from pipeline.config import RunConfig
-from pipeline.train.checkpoint import MANIFEST, Belongs, CheckpointManifest, check
+from pipeline.train.checkpoint import Belongs, CheckpointManifest, check
+from pipeline.train.commit import commit
 
 BELONGS = Belongs(zero_stage=3, precision="fp32", data_digest="d")
 DROPOUT = {"model": {"train": "lora", "lora": {"dropout": 0.1}}}
 
 
-def write(folder, content: dict) -> None:
+def write(root, content: dict):
+    """An empty checkpoint of step 2, committed; returns it."""
     manifest = CheckpointManifest(
         step=2, world_size=1, zero_stage=3, precision="fp32", content=content, data_digest="d", tracked_run=None, files={}
     )
-    (folder / MANIFEST).write_text(manifest.model_dump_json())
+    (root / "new").mkdir()
+    commit(root / "new", root / "step-00000002", manifest.model_dump(mode="json"))
+    return root / "step-00000002"
 
 
 @pytest.mark.parametrize(
@@ -29,14 +33,14 @@ def write(folder, content: dict) -> None:
     ids=["train", "freeze_vision", "dropout", "chunks with dropout", "rows with dropout"],
 )
 def test_other_content_is_refused_and_named(tmp_path, then: dict, now: dict, named: str) -> None:
-    write(tmp_path, RunConfig.model_validate(then).content())
+    folder = write(tmp_path, RunConfig.model_validate(then).content())
     with pytest.raises(DataError, match=named):
-        check(tmp_path, RunConfig.model_validate(now), BELONGS)
+        check(folder, RunConfig.model_validate(now), BELONGS)
 
 
 @pytest.mark.parametrize("model", [{}, {"train": "lora"}], ids=["full", "lora"])
 def test_chunking_is_layout_where_nothing_is_dropped(tmp_path, model: dict) -> None:
     """Without dropout the number of chunks does not change the gradient, and may change at resume."""
-    write(tmp_path, RunConfig.model_validate({"model": model}).content())
+    folder = write(tmp_path, RunConfig.model_validate({"model": model}).content())
     now = {"model": model | {"gradient_checkpointing": True}, "batch": {"row_tokens": 1024, "chunk_tokens": 4096}}
-    assert check(tmp_path, RunConfig.model_validate(now), BELONGS).step == 2
+    assert check(folder, RunConfig.model_validate(now), BELONGS).step == 2

@@ -39,7 +39,14 @@ def test_underscores_and_hyphens_are_the_same() -> None:
 @pytest.mark.parametrize("words", [["tiny", "--resume", "--seed", "3"], ["--seed", "3", "--resume"]])
 def test_resume(words: list[str]) -> None:
     command = parse(words)
-    assert command.resume
+    assert command.resume and not command.fall_back
+    assert command.config.seed == 3
+
+
+@pytest.mark.parametrize("words", [["tiny", "--resume", "auto", "--seed", "3"], ["--seed", "3", "--resume", "auto"]])
+def test_resume_auto(words: list[str]) -> None:
+    command = parse(words)
+    assert command.resume and command.fall_back
     assert command.config.seed == 3
 
 
@@ -67,6 +74,7 @@ def test_an_unknown_recipe_names_the_known_ones(capsys) -> None:
         ["--seed", "3", "tiny"],
         ["--resum"],
         ["--resume=yes"],
+        ["--resume", "yes"],
         ["--steps"],
         ["--steps", "few"],
         ["--steps", "1.5"],

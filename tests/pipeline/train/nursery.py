@@ -1,0 +1,187 @@
+"""Trainer ranks that are up in a second or two, so that killing many is affordable: forked from a process that has imported everything.
+
+They are ranks like any other: processes of their own, gloo, the trainer's `main`, real signals.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from ranks import ROOT
+
+from pipeline.ports import free_port
+
+
+@dataclass
+class Training:
+    """A small run, started and continued by the same words."""
+
+    checkpoint: Path
+    shards: Path
+    out: Path
+    steps: int = 12
+    save_every: int = 2
+    words: tuple[str, ...] = ()
+    logs: list[Path] = field(default_factory=list)
+
+    def argv(self, *more: str) -> list[str]:
+        options = {
+            "--model.checkpoint": self.checkpoint,
+            "--data.shards": self.shards,
+            "--out": self.out,
+            "--steps": self.steps,
+            "--save-every": self.save_every,
+            "--timeout-minutes": 2,
+            "--batch.pairs": 8,
+            "--batch.sub-batch": 4,
+            "--batch.conversations": 4,
+        }
+        flat = [str(word) for pair in options.items() for word in pair]
+        return ["tiny", *flat, "--track.no-enabled", *self.words, *more]
+
+    def lines(self) -> list[dict]:
+        """The journal; a line that is being written is left out."""
+        path = self.out / "metrics.jsonl"
+        text = path.read_text() if path.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def losses(self) -> list[tuple]:
+        """(step, total, retrieval, generation) of every step, as recorded."""
+        names = ("total", "retrieval", "generation")
+        return [(line["step"], *(line["metrics"][f"loss/{name}"] for name in names)) for line in self.lines()]
+
+
+class Job:
+    """The ranks of one attempt."""
+
+    def __init__(self, nursery: "Nursery", pids: list[int], log: Path):
+        self._nursery, self.pids, self.log = nursery, pids, log
+
+    def signal(self, rank: int, number: int) -> None:
+        """Send one rank a signal; it is there, for nobody has waited for it yet."""
+        os.kill(self.pids[rank], number)
+
+    def wait(self, seconds: float = 180) -> list[int]:
+        """Exit statuses by rank; fails with what was printed if one runs on."""
+        found = [self._nursery.ask({"wait": pid, "seconds": seconds})["status"] for pid in self.pids]
+        if None in found:
+            for pid in (pid for pid, status in zip(self.pids, found, strict=True) if status is None):
+                os.kill(pid, signal.SIGKILL)
+                self._nursery.ask({"wait": pid, "seconds": 30})
+            raise AssertionError(f"ranks ran on for {seconds} s: {found}\n{self.text()[-3000:]}")
+        return found
+
+    def ended(self, rank: int) -> bool:
+        """Whether a rank has ended by itself; it is not waited for."""
+        return _state(self.pids[rank]) == "Z"
+
+    def text(self) -> str:
+        """What all ranks printed."""
+        return self.log.read_text() if self.log.exists() else ""
+
+
+class Nursery:
+    """Starts jobs; a context manager."""
+
+    def __init__(self, checkpoint: Path, folder: Path):
+        self._folder, self._count = folder, 0
+        worker = str(Path(__file__).with_name("nursery_worker.py"))
+        variables = {"PYTHONPATH": ROOT, "OMP_NUM_THREADS": 1, "HF_HUB_OFFLINE": 1, "TOKENIZERS_PARALLELISM": "false"}
+        env = os.environ | {name: str(value) for name, value in variables.items()}
+        self._server = subprocess.Popen(
+            [sys.executable, worker, str(checkpoint)],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(folder / "nursery.log").open("w"),
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        self._answer()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._server.stdin.close()
+        self._server.wait(30)
+
+    def ask(self, request: dict) -> dict:
+        """One request, its answer."""
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        return self._answer()
+
+    def start(
+        self, argv: list[str], world: int = 2, limits: dict[int, int] | None = None, faults: dict[int, dict] | None = None
+    ) -> Job:
+        """Start the trainer's ranks.
+
+        Args:
+            limits: bytes that a file may have, by rank (RLIMIT_FSIZE): where a disk is full, as far as that rank can tell.
+            faults: arguments of `faults.install`, by rank.
+        """
+        self._count += 1
+        log, port = self._folder / f"job-{self._count}.log", free_port()
+        pids = []
+        for rank in range(world):
+            env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_SIZE": world}
+            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            request = {"argv": argv, "env": {name: str(value) for name, value in env.items()}, "log": str(log)}
+            request |= {"limit": (limits or {}).get(rank), "fault": (faults or {}).get(rank)}
+            pids.append(self.ask(request)["pid"])
+        return Job(self, pids, log)
+
+    def run(self, argv: list[str], **more) -> Job:
+        """Start a job and wait for it; its ranks must end with 0."""
+        job = self.start(argv, **more)
+        if any(statuses := job.wait()):
+            raise AssertionError(f"ended with {statuses}:\n{job.text()[-4000:]}")
+        return job
+
+    def _answer(self) -> dict:
+        line = self._server.stdout.readline()
+        if not line:
+            raise AssertionError("the nursery ended:\n" + (self._folder / "nursery.log").read_text()[-3000:])
+        return json.loads(line)
+
+
+def kill_at_random(nursery: Nursery, training: Training, rng: random.Random) -> tuple[str, list[int]]:
+    """Start or continue the run and SIGKILL one rank at a random moment: while it is set up, or in or after one of its next steps.
+
+    Returns:
+        What was done, in words, and how the ranks ended; the words are empty where the run was over first, and nobody was killed.
+    """
+    before = len(training.lines())
+    job = nursery.start(training.argv("--resume", "auto"))
+    rank, after, delay = rng.randrange(2), rng.choice([None, 1, 1, 2, 3]), rng.random()
+    if after is None:
+        time.sleep(5 * delay)
+    else:
+        wait_until(lambda: job.ended(0) or len(training.lines()) >= before + after)
+        time.sleep(delay)
+    if job.ended(rank):
+        return "", job.wait()
+    job.signal(rank, signal.SIGKILL)
+    where = "while it was set up" if len(training.lines()) == before else f"after step {len(training.lines())}"
+    return f"rank {rank} {where}", job.wait()
+
+
+def wait_until(condition, seconds: float = 180) -> None:
+    """Poll until it holds; fails at the limit."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > limit:
+            raise AssertionError(f"waited {seconds} s in vain")
+        time.sleep(0.01)
+
+
+def _state(pid: int) -> str:
+    """Linux's letter for a process's state."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
