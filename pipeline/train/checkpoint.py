@@ -2,8 +2,8 @@
 
 Every rank writes into a temporary folder; all files are flushed and digested; rank 0 writes the manifest last and renames the
 folder to `step-<n>`. That rename is the commit: there is no `latest` pointer that could name a torn checkpoint. Loading first
-checks, on rank 0, every file's digest and that world size, ZeRO stage, data and config are those of the run; only then does any
-rank unpickle DeepSpeed's files.
+checks, on rank 0, every file's digest and that data, precision and config are those of the run; only then does any rank unpickle
+DeepSpeed's files. Ranks and ZeRO stage may be others (`reshard`).
 
 Training state beyond weights and optimizer is the step alone: data order, z, dropout masks and learning rate are pure functions of
 (config, step, and for the masks rank and chunk).
@@ -22,6 +22,7 @@ from data_prep.samples import DataError
 from data_prep.shards import file_digest, write_json
 from pipeline import comm
 from pipeline.config import RunConfig
+from pipeline.train import reshard
 
 MANIFEST = "manifest.json"
 TAG = "state"
@@ -141,12 +142,14 @@ def _check(folder: Path, config: RunConfig, belongs: Belongs) -> CheckpointManif
         if not path.is_file() or file_digest(path) != digest:
             state = "other bytes than its manifest says" if path.is_file() else "that it is missing"
             raise DataError(f"{path}: found {state}; remove {folder} to resume from the checkpoint before it")
-    if (manifest.world_size, manifest.zero_stage, manifest.precision) != (comm.world_size(), belongs.zero_stage, belongs.precision):
+    if manifest.precision != belongs.precision:
         raise DataError(
-            f"{folder}: found a checkpoint of {manifest.world_size} ranks, ZeRO stage {manifest.zero_stage}, {manifest.precision}; "
-            f"this run has {comm.world_size()} ranks, stage {belongs.zero_stage}, {belongs.precision}. "
-            "Resume with the same number of ranks and DeepSpeed config"
+            f"{folder}: found a checkpoint of a run in {manifest.precision}, expected one in {belongs.precision}: in another precision it "
+            "would be another run. Resume with a DeepSpeed config of the same precision"
         )
+    then, now = (manifest.world_size, manifest.zero_stage), (comm.world_size(), belongs.zero_stage)
+    if problem := reshard.refusal(then, now, config.model.lora.dropout):
+        raise DataError(f"{folder}: {problem}")
     if manifest.data_digest != belongs.data_digest:
         raise DataError(f"{folder}: found a checkpoint trained on other shards (manifest digest differs); expected those of data.shards")
     changed = _differences(manifest.content, config.content(), _layout_only(config))
