@@ -98,6 +98,8 @@ INVALID = [
     *[("chorus.elastic", value) for value in ((0,), (1, -2), (1, 1, 2), (4, 2), (1.5,), ("all",), 4)],
     *[("data.mix_exponent", value) for value in (-1, NAN, INF, "all")],
     *[("data.weights", value) for value in ({"a": -1}, {"a": NAN}, {"a": INF}, {"a": "much"}, {1: 1}, [1], "a")],
+    *[("data.caps", value) for value in ({"a": 0}, {"a": -1}, {"a": 1.5}, {"a": NAN}, {"a": "few"}, [1], "a")],
+    *[("data.epochs", value) for value in ({"a": 0}, {"a": -1}, {"a": NAN}, {"a": INF}, {"a": "once"}, [1], "a")],
     *[("loss.margin", value) for value in (-2.1, 2.1, NAN, INF, "some")],
     ("data.verify", "perhaps"),
     ("loss.symmetric", 2),

@@ -168,38 +168,56 @@ def config(shards, checkpoint, chunk_tokens: int = 512, **model) -> dict:
 LORA = {"train": "lora", "lora": {"rank": 4, "alpha": 8}}
 
 
-@pytest.fixture(scope="module")
-def runs(shards, checkpoint, tmp_path_factory):
-    """Two chains, of all weights and of adapters: 1 rank, ZeRO-2 -> 2 ranks, ZeRO-3, small subgroups -> 2 ranks, ZeRO-2 / 1 rank, ZeRO-3.
+def scenario(stage: int, config: dict, load: tuple | None = None, save: tuple | None = None, **zero) -> dict:
+    """As `worker.run` reads it; `load` and `save`: (steps done, folder)."""
+    return {"stage": stage, "config": config, "zero": zero} | ({"load": load} if load else {}) | ({"save": save} if save else {})
 
-    Chunks differ all along.
-    """
-    folder = tmp_path_factory.mktemp("elastic")
-    for i in range(3):
-        (folder / str(i)).mkdir()
-    one, two, end = [], [], []
+
+def launch(scenarios: list[dict], world: int, folder) -> list[dict]:
+    folder.mkdir()
+    return run_ranks(scenarios, world, folder, timeout=900)
+
+
+def test_a_run_goes_on_under_another_layout(shards, checkpoint, tmp_path) -> None:
+    """1 rank, ZeRO-2 -> 2 ranks, ZeRO-3, in small subgroups -> 2 ranks, ZeRO-2, and -> 1 rank, ZeRO-3. Chunks differ all along."""
+    verify_chain(config(shards, checkpoint, 4096), config(shards, checkpoint, 512), tmp_path)
+
+
+@pytest.mark.slow
+def test_adapters_go_on_under_another_layout(shards, checkpoint, tmp_path) -> None:
+    """The same, where checkpoints leave out frozen weights."""
+    verify_chain(config(shards, checkpoint, 4096, **LORA), config(shards, checkpoint, 512, **LORA), tmp_path)
+
+
+def verify_chain(whole: dict, cut: dict, folder) -> None:
+    first, second = folder / "first", folder / "second"
+    small = {"sub_group_size": 5000, "stage3_param_persistence_threshold": 1000}
+    [straight] = launch([scenario(2, whole, save=(2, first))], 1, folder / "a")
+    wider = [scenario(3, cut, (2, first), (4, second), **small), scenario(2, whole, (4, second))]
+    others = [*launch(wider, 2, folder / "b"), *launch([scenario(3, cut, (4, second))], 1, folder / "c")]
+    assert [len(run["results"]) for run in others] == [STEPS - 2, STEPS - 4, STEPS - 4]
+    for name, run in zip(("1 -> 2 ranks, ZeRO-2 -> 3", "ZeRO-3 -> 2", "2 -> 1 ranks"), others, strict=True):
+        same_run(straight, run, name)
+
+
+@pytest.mark.slow
+def test_any_layout_follows_any_other(shards, checkpoint, tmp_path) -> None:
+    """2 -> 4 ranks, 4 -> 2, ZeRO-1, and every setting of the DeepSpeed config that moves elements; adapters and all weights."""
     for name, model in (("full", {}), ("lora", LORA)):
-        (whole, cut), (first, second) = (
-            [config(shards, checkpoint, n, **model) for n in (4096, 512)],
-            [folder / f"{name}-{i}" for i in (1, 2)],
-        )
-        one.append({"stage": 2, "config": whole, "save": [2, first]})
-        small = {"sub_group_size": 5000, "stage3_param_persistence_threshold": 1000}
-        two.append({"stage": 3, "config": cut, "load": [2, first], "save": [4, second], "zero": small})
-        two.append({"stage": 2, "config": whole, "load": [4, second]})
-        end.append({"stage": 3, "config": cut, "load": [4, second]})
-    found = [run_ranks(scenarios, world, folder / str(i)) for i, (scenarios, world) in enumerate(((one, 1), (two, 2), (end, 1)))]
-    names = ("1 rank, ZeRO-2", "1 -> 2 ranks, 2 -> 3", "2 ranks, 3 -> 2", "2 -> 1 ranks, ZeRO-3")
-    full, lora = ([found[0][i], *found[1][2 * i : 2 * i + 2], found[2][i]] for i in range(2))
-    return {"full": dict(zip(names, full, strict=True)), "lora": dict(zip(names, lora, strict=True))}
-
-
-@pytest.mark.parametrize("trained", ["full", "lora"])
-def test_a_run_goes_on_under_another_layout(runs, trained: str) -> None:
-    straight, *others = runs[trained].items()
-    assert [len(run["results"]) for _, run in others] == [STEPS - 2, STEPS - 4, STEPS - 4]
-    for name, run in others:
-        same_run(straight[1], run, name)
+        folder, at, own = tmp_path / name, 2, config(shards, checkpoint, 512, **model)
+        folder.mkdir()
+        [straight, *_] = launch([scenario(stage, own, save=(at, folder / f"from {stage}")) for stage in (3, 2, 1)], 2, folder / "two")
+        kinds = [
+            scenario(3, own),
+            scenario(2, own, round_robin_gradients=True),
+            scenario(1, own),
+            scenario(3, own, sub_group_size=3000),
+            scenario(3, own, offload_optimizer={"device": "cpu"}),
+        ]
+        for world in (2, 4):
+            wanted = [kind | {"load": (at, folder / f"from {stage}")} for stage in (3, 2, 1) for kind in kinds]
+            for run, asked in zip(launch(wanted, world, folder / f"to {world}"), wanted, strict=True):
+                same_run(straight, run, f"{name}: {asked['load'][1].name} to {world} ranks, {asked['stage']}, {asked['zero']}")
 
 
 def same_run(straight: dict, run: dict, name: str) -> None:
