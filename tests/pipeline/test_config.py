@@ -154,7 +154,7 @@ def test_a_misspelt_option_is_refused(path: tuple[str, ...], capsys) -> None:
 
 
 def test_every_plain_field_is_in_the_table() -> None:
-    special = {"data.weights", "data.verify", "loss.symmetric", "loss.learn_temperature", "chorus.elastic"}
+    special = {"data.weights", "data.caps", "data.epochs", "data.verify", "loss.symmetric", "loss.learn_temperature", "chorus.elastic"}
     special |= {f"optim.rates.{part}" for part in RateSettings.model_fields}
     special |= {"model.attention", "model.gradient_checkpointing", "model.freeze_vision"}
     special |= {"model.lora.rank", "model.lora.alpha", "model.lora.dropout"}
