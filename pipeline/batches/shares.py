@@ -37,7 +37,7 @@ def shares(kind: str, mixture: Mixture, turns: int, steps: int) -> list[Share]:
 
 def table(found: list[Share], steps: int) -> str:
     """As shown at the start of a run."""
-    width = max(len(share.source) for share in found)
+    width = max(len("source"), *(len(share.source) for share in found))
     lines = [f"  plan of {steps} steps", f"    {'source':{width}}  {'kind':13}  {'rows':>21}  {'weight':>10}  {'share':>7}  {'passes':>8}"]
     for own in found:
         rows = f"{own.rows:,}" if own.rows == own.of else f"{own.rows:,} of {own.of:,}"
