@@ -14,7 +14,7 @@ from data_prep.samples import DataError
 from pipeline.train import reshard
 from pipeline.train.reshard import Span
 
-STEPS = 10
+STEPS = 8
 
 
 def test_zero3_cuts_every_parameter() -> None:
@@ -192,17 +192,17 @@ def test_adapters_go_on_under_another_layout(shards, checkpoint, tmp_path) -> No
 def verify_chain(whole: dict, cut: dict, folder) -> None:
     first, second = folder / "first", folder / "second"
     small = {"sub_group_size": 5000, "stage3_param_persistence_threshold": 1000}
-    [straight] = launch([scenario(2, whole, save=(2, first))], 1, folder / "a")
-    wider = [scenario(3, cut, (2, first), (4, second), **small), scenario(2, whole, (4, second))]
-    others = [*launch(wider, 2, folder / "b"), *launch([scenario(3, cut, (4, second))], 1, folder / "c")]
-    assert [len(run["results"]) for run in others] == [STEPS - 2, STEPS - 4, STEPS - 4]
+    [straight] = launch([scenario(2, whole, save=(1, first))], 1, folder / "a")
+    wider = [scenario(3, cut, (1, first), (2, second), **small), scenario(2, whole, (2, second))]
+    others = [*launch(wider, 2, folder / "b"), *launch([scenario(3, cut, (2, second))], 1, folder / "c")]
+    assert [len(run["results"]) for run in others] == [STEPS - 1, STEPS - 2, STEPS - 2]
     for name, run in zip(("1 -> 2 ranks, ZeRO-2 -> 3", "ZeRO-3 -> 2", "2 -> 1 ranks"), others, strict=True):
         same_run(straight, run, name)
 
 
 @pytest.mark.slow
 def test_any_layout_follows_any_other(shards, checkpoint, tmp_path) -> None:
-    """2 -> 4 ranks, 4 -> 2, ZeRO-1, and every setting of the DeepSpeed config that moves elements; adapters and all weights."""
+    """2 -> 4 ranks, ZeRO-1, and every setting of the DeepSpeed config that moves elements; adapters and all weights."""
     for name, model in (("full", {}), ("lora", LORA)):
         folder, at, own = tmp_path / name, 2, config(shards, checkpoint, 512, **model)
         folder.mkdir()
@@ -215,7 +215,7 @@ def test_any_layout_follows_any_other(shards, checkpoint, tmp_path) -> None:
             scenario(3, own, offload_optimizer={"device": "cpu"}),
         ]
         for world in (2, 4):
-            wanted = [kind | {"load": (at, folder / f"from {stage}")} for stage in (3, 2, 1) for kind in kinds]
+            wanted = [kind | {"load": (at, folder / f"from {stage}")} for kind, stage in zip(kinds, (2, 3, 3, 1, 2), strict=True)]
             for run, asked in zip(launch(wanted, world, folder / f"to {world}"), wanted, strict=True):
                 same_run(straight, run, f"{name}: {asked['load'][1].name} to {world} ranks, {asked['stage']}, {asked['zero']}")
 
