@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from data_prep.encode import EncodedSample, Encoder
 from pipeline import comm
 from pipeline.batches.collate import Collator, Job, pack
-from pipeline.batches.loader import RankStep, StepLoader
+from pipeline.batches.loader import RankStep, StepLoader, content_key
 from pipeline.batches.plan import hash64
 from pipeline.batches.reader import ShardReader
 from pipeline.config import LossSettings, RunConfig
@@ -77,13 +77,19 @@ class Patterned(Splitting):
     def __init__(self, *args, key: str):
         super().__init__(*args, key=key)
         draw = random.Random(key)
-        self.patterns = [draw.choice(PLACES) for _ in range(self.world)]
         self.talks = draw.random() < 0.3
         by_pattern: dict[str, list[int]] = {place: [] for place in PLACES}
         for number in range(sum(source.count for source in self.pairs.sources)):
             by_pattern["anywhere"].append(number)
             by_pattern[_shown(self.reader.row(number))].append(number)
-        self._drawn = [draw.choices(by_pattern[pattern], k=self.config.batch.pairs // self.world) for pattern in self.patterns]
+        learning = False
+        while not learning:  # where all queries, or all positives, are the same, all negatives are masked
+            patterns = [draw.choice(PLACES) for _ in range(self.world)]
+            self._drawn = [draw.choices(by_pattern[pattern], k=self.config.batch.pairs // self.world) for pattern in patterns]
+            rows = [self.reader.row(number) for own in self._drawn for number in own]
+            learning = all(
+                len({content_key(side) for side in sides}) > 1 for sides in zip(*((r.query, r.positive) for r in rows), strict=True)
+            )
 
     def pair_rows(self, number: int) -> list[int]:
         return [row for rows in zip(*self._drawn, strict=True) for row in rows]
