@@ -69,7 +69,7 @@ PLACES = ("nowhere", "everywhere", "queries", "positives", "anywhere")
 
 
 class Patterned(Splitting):
-    """As `Splitting`, and what each rank sees of images is drawn: pairs that have them in the places drawn for that rank.
+    """As `Splitting`, and what each rank sees of images is drawn: pairs that have them in the places drawn for that rank, or none at all.
 
     Conversations without an image there are none of, so a rank has either some with or none at all.
     """
@@ -77,14 +77,15 @@ class Patterned(Splitting):
     def __init__(self, *args, key: str):
         super().__init__(*args, key=key)
         draw = random.Random(key)
-        self.talks = draw.random() < 0.3
+        text_only = draw.random() < 0.2
+        self.talks = not text_only and draw.random() < 0.3
         by_pattern: dict[str, list[int]] = {place: [] for place in PLACES}
         for number in range(sum(source.count for source in self.pairs.sources)):
             by_pattern["anywhere"].append(number)
             by_pattern[_shown(self.reader.row(number))].append(number)
         learning = False
         while not learning:  # where all queries, or all positives, are the same, all negatives are masked
-            patterns = [draw.choice(PLACES) for _ in range(self.world)]
+            patterns = ["nowhere" if text_only else draw.choice(PLACES) for _ in range(self.world)]
             self._drawn = [draw.choices(by_pattern[pattern], k=self.config.batch.pairs // self.world) for pattern in patterns]
             rows = [self.reader.row(number) for own in self._drawn for number in own]
             learning = all(
