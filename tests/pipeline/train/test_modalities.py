@@ -2,7 +2,7 @@
 
 A rank that skipped the vision tower would leave the others waiting in a collective (ZeRO-3) or reduce other gradients with them (ZeRO-2).
 Patterns are drawn in `gradient_worker.Patterned`: on each rank images nowhere, everywhere, in queries, in positives, or anywhere, in one
-to eight chunks; many of them run in one pair of processes. A hang ends the pair at its limit, with the output of both.
+to eight chunks; many of them run in one pair of processes. A hang ends the pair when a collective has waited for two minutes.
 """
 
 import pytest
@@ -33,7 +33,7 @@ def verify(records: list[dict]) -> str:
 
 
 def test_twenty_patterns(shards, lively, tmp_path) -> None:
-    records = run(shards, lively, tmp_path, 10, timeout=300)
+    records = run(shards, lively, tmp_path, 10, timeout=900)
     print(verify(records))
     assert len(records) == 20
     lone = [record for record in records if record["rank without images"]]
@@ -42,7 +42,7 @@ def test_twenty_patterns(shards, lively, tmp_path) -> None:
 
 @pytest.mark.slow
 def test_two_hundred_patterns(shards, lively, tmp_path, capsys) -> None:
-    records = run(shards, lively, tmp_path, 100, timeout=1800)
+    records = run(shards, lively, tmp_path, 100, timeout=3600)
     with capsys.disabled():
         print(f"\n{verify(records)}")
     assert len(records) == 200 and len({tuple(record["image tokens"]) for record in records}) > 50
