@@ -64,7 +64,13 @@ class DataSettings(Settings):
     weights: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Weight by source name, e.g. mmeb_train/MSCOCO; 0 leaves it out; sources not named take rows ** mix_exponent."""
     mix_exponent: float = Field(default=1.0, ge=0)
-    """1: sources in proportion to their rows; 0: all sources alike (as VLM2Vec)."""
+    """1: sources in proportion to their rows; 0: all sources alike (as VLM2Vec). It is 1 / T of mixing by temperature."""
+    caps: dict[str, Annotated[int, Field(gt=0)]] = Field(default_factory=dict)
+    """The most distinct rows used of a source, by its name: a pseudo-random choice that depends on the seed. A larger cap keeps a smaller
+    one's rows. Where the weight follows from the rows, it follows from these."""
+    epochs: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """How often a source is gone through, by its name (1.5: once and a half, in whole sub-batches); then it is left out, and the others
+    share its turns in proportion to their weights. Sources not named go on without end."""
     verify: bool = True
     """Digest every shard at start; switch off only where another job has just done it."""
 

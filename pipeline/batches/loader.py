@@ -5,7 +5,7 @@ then positives, then hard negatives: `slot` is a sequence's place in that order,
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -17,8 +17,9 @@ from data_prep.samples import DataError
 from data_prep.schema import Role
 from pipeline.batches.batch import PackedBatch
 from pipeline.batches.collate import Collator, Job, lay_out
-from pipeline.batches.plan import Mixture, choose, draw
+from pipeline.batches.plan import Mixture, choose, draw, used_rows
 from pipeline.batches.reader import ShardReader
+from pipeline.batches.shares import shares, table
 from pipeline.config import RunConfig
 
 
@@ -44,6 +45,8 @@ class RankStep:
     """Token places of all chunks, padding included."""
     chorus: int
     """k: chorus tokens of every sequence, the same on all ranks."""
+    exhausted: tuple[str, ...] = ()
+    """Sources, over all ranks, whose last rows are in this step."""
 
 
 class Chunks(Sequence[PackedBatch]):
@@ -82,7 +85,8 @@ class StepLoader:
     """Prepares steps for one rank.
 
     Raises:
-        DataError: the data has no pairs, has no conversations though the batch asks for some, or a weight names an unknown source.
+        DataError: the data has no pairs, has no conversations though the batch asks for some, ends before the run does (data.epochs), or
+            a setting names an unknown source.
     """
 
     def __init__(self, reader: ShardReader, collator: Collator, config: RunConfig, rank: int, world: int):
@@ -90,16 +94,31 @@ class StepLoader:
         if config.batch.pairs % world:
             raise DataError(f"batch.pairs = {config.batch.pairs} does not divide over {world} ranks; choose a multiple of {world}")
         pairs, conversations = reader.sources()
-        unknown = sorted(set(config.data.weights) - {source.name for source in pairs + conversations})
-        if unknown:
-            known = ", ".join(source.name for source in pairs + conversations)
-            raise DataError(f"data.weights names {unknown}, which the shards do not have; they have: {known}")
-        weights = {s.name: config.data.weights.get(s.name, s.count**config.data.mix_exponent) for s in pairs + conversations}
-        self.pairs = Mixture(pairs, weights, config.batch.sub_batch, config.seed)
+        data, sources = config.data, pairs + conversations
+        for setting in ("weights", "caps", "epochs"):
+            _check_names(f"data.{setting}", getattr(data, setting), [source.name for source in sources])
+        weights = {s.name: data.weights.get(s.name, used_rows(s, data.caps) ** data.mix_exponent) for s in sources}
+        self.pairs = Mixture(pairs, weights, config.batch.sub_batch, config.seed, data.caps, data.epochs)
+        self._check_length(self.pairs, self._turns, "pairs")
         wanted = config.batch.conversations
-        self.conversations = Mixture(conversations, weights, 1, config.seed) if wanted and conversations else None
         if wanted and not conversations:
             raise DataError(f"batch.conversations = {wanted}, but the shards hold no conversations; prepare some, or set it to 0")
+        self.conversations = Mixture(conversations, weights, 1, config.seed, data.caps, data.epochs) if wanted else None
+        if self.conversations:
+            self._check_length(self.conversations, wanted, "conversations")
+
+    @property
+    def _turns(self) -> int:
+        """Turns of the pairs' sources in a step."""
+        return self.config.batch.pairs // self.config.batch.sub_batch
+
+    def _check_length(self, mixture: Mixture, turns: int, kind: str) -> None:
+        steps = self.config.steps
+        if mixture.turns is not None and mixture.turns < turns * steps:
+            raise DataError(
+                f"data.epochs ends every source of {kind} after {mixture.turns // turns} steps, but the run has {steps}: raise a limit, "
+                "leave one source without, or lower steps"
+            )
 
     def steps(self, first: int, stop: int) -> Iterator[RankStep]:
         """Steps first .. stop-1; the next one is prepared while the current one runs."""
@@ -133,17 +152,31 @@ class StepLoader:
             tokens=sum(len(job.sequence) for job in jobs),
             places=chunks.places,
             chorus=k,
+            exhausted=self.exhausted(number),
         )
 
     def pair_rows(self, number: int) -> list[int]:
         """Row numbers of the step's pairs, over all ranks."""
-        turns = self.config.batch.pairs // self.config.batch.sub_batch
-        return self.pairs.rows(number * turns, turns)
+        return self.pairs.rows(number * self._turns, self._turns)
 
     def conversation_rows(self, number: int) -> list[int]:
         """Row numbers of the step's generation-only rows, over all ranks."""
         wanted = self.config.batch.conversations
         return self.conversations.rows(number * wanted, wanted) if self.conversations else []
+
+    def exhausted(self, number: int) -> tuple[str, ...]:
+        """Sources whose last rows are in step `number`; the others share their turns from then on."""
+        wanted = self.config.batch.conversations
+        others = self.conversations.ended(number * wanted, wanted) if self.conversations else []
+        return (*self.pairs.ended(number * self._turns, self._turns), *others)
+
+    def plan(self) -> str:
+        """What the run takes from each source, as a table."""
+        steps = self.config.steps
+        found = shares("pairs", self.pairs, self._turns, steps)
+        if self.conversations:
+            found += shares("conversations", self.conversations, self.config.batch.conversations, steps)
+        return table(found, steps)
 
     def chorus(self, number: int) -> int:
         """k of step `number`, from (seed, step) alone: the same on every rank, on any number of them, and after a resume."""
@@ -169,6 +202,12 @@ class StepLoader:
         batch = self.config.batch
         chunks = lay_out([len(job.sequence) for job in jobs], batch.row_tokens, batch.chunk_tokens)
         return [[[jobs[i] for i in row] for row in rows] for rows in chunks]
+
+
+def _check_names(setting: str, named: Collection[str], known: list[str]) -> None:
+    unknown = sorted(set(named) - set(known))
+    if unknown:
+        raise DataError(f"{setting} names {unknown}, which the shards do not have; they have: {', '.join(known)}")
 
 
 def content_key(sequence: TokenSequence) -> int:

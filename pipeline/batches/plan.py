@@ -1,19 +1,19 @@
-"""Which rows a step trains on: a pure function of (sources, weights, seed, step).
+"""Which rows a step trains on: a pure function of (sources, weights, caps, epochs, seed, step).
 
 No state, no replay: step n is computed in constant time and memory, on any number of ranks, after any restart. Every source is read in
 a fresh pseudo-random order each epoch (a keyed permutation of 0 .. n-1, not a shuffled list), and sources take turns in a fixed cycle
-that holds each in proportion to its weight, spread evenly.
+that holds each in proportion to its weight, spread evenly. A cap keeps a source to the first rows of one more such permutation.
+
+A source that may be read only so often is left out when it has had its turns, and the others share them (`phases`).
 """
 
 import hashlib
-from bisect import bisect_left
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data_prep.samples import DataError
-
-CYCLE = 240
-"""Turns in a cycle of sources: the resolution of the weights."""
+from pipeline.batches.phases import Phase, phases
 
 MASK64 = 2**64 - 1
 
@@ -68,67 +68,96 @@ def _mix(value: int) -> int:
 
 
 class Mixture:
-    """An endless, random-access stream of row numbers over weighted sources.
+    """A random-access stream of row numbers over weighted sources, without end unless every source has a limit.
 
     Args:
         sources: where each source's rows lie.
         weights: relative weight by source name; a source without one is left out.
         group: rows taken from one source at a turn (one-source sub-batches).
-        seed: selects the orders.
+        seed: selects the orders, and the rows of a capped source.
+        caps: the most distinct rows used, by source name.
+        epochs: passes over a source's used rows, by source name, after which it is left out (whole groups, rounded down).
 
     Raises:
-        ValueError: no source has a positive weight, or there are more sources than turns in a cycle.
+        DataError: no source has a positive weight, or one may not even give a single group.
     """
 
-    def __init__(self, sources: Sequence[SourceRows], weights: Mapping[str, float], group: int, seed: int):
+    def __init__(
+        self,
+        sources: Sequence[SourceRows],
+        weights: Mapping[str, float],
+        group: int,
+        seed: int,
+        caps: Mapping[str, int] | None = None,
+        epochs: Mapping[str, float] | None = None,
+    ):
         self.sources = [s for s in sources if weights.get(s.name, 0.0) > 0 and s.count > 0]
-        if not self.sources or len(self.sources) > CYCLE:
-            raise DataError(f"found {len(self.sources)} sources with rows and a positive weight; expected 1 to {CYCLE}")
+        if not self.sources:
+            raise DataError("found 0 sources with rows and a positive weight; expected at least 1")
         self.group = group
         self.seed = seed
-        turns = apportion([weights[s.name] for s in self.sources], CYCLE)
-        self._cycle = interleave(turns)
-        self._turns = [[t for t, owner in enumerate(self._cycle) if owner == s] for s in range(len(self.sources))]
+        self.weights = [weights[s.name] for s in self.sources]
+        self.used = [used_rows(s, caps or {}) for s in self.sources]
+        quotas = [self._quota(i, (epochs or {}).get(s.name)) for i, s in enumerate(self.sources)]
+        self.phases = list(phases(self.weights, quotas))
+        self._starts = [phase.start for phase in self.phases]
+
+    @property
+    def turns(self) -> int | None:
+        """Turns there are; None where they never end."""
+        return self.phases[-1].stop
 
     def rows(self, turn: int, turns: int) -> list[int]:
-        """Row numbers of `turns` consecutive turns from `turn` on: turns x group of them."""
+        """Row numbers of `turns` consecutive turns from `turn` on: turns x group of them.
+
+        Raises:
+            IndexError: every source has had its last turn before.
+        """
         return [row for t in range(turn, turn + turns) for row in self._turn(t)]
 
+    def taken(self, turn: int) -> list[int]:
+        """Rows that each source has given before `turn`, repeated ones included."""
+        phase = self._phase(turn - 1) if turn else self.phases[0]
+        return [phase.turns(i, turn) * self.group for i in range(len(self.sources))]
+
+    def ended(self, turn: int, turns: int) -> list[str]:
+        """Names of the sources whose last turn is one of `turns` consecutive ones from `turn` on."""
+        return [self.sources[p.ends].name for p in self.phases if p.stop is not None and turn < p.stop <= turn + turns]
+
+    def _quota(self, number: int, epochs: float | None) -> int | None:
+        if epochs is None:
+            return None
+        name, used = self.sources[number].name, self.used[number]
+        # a product such as 0.29 x 100 may fall short of the whole number that is meant
+        turns = int(round(epochs * used, 6)) // self.group
+        if not turns:
+            raise DataError(
+                f"data.epochs: {epochs:g} passes over {name}'s {used} rows are less than one sub-batch of {self.group}; raise them, "
+                "or leave the source out with a weight of 0"
+            )
+        return turns
+
+    def _phase(self, turn: int) -> Phase:
+        phase = self.phases[bisect_right(self._starts, turn) - 1]
+        if phase.stop is not None and turn >= phase.stop:
+            raise IndexError(f"turn {turn}: every source has had its last turn before; there are {self.turns}")
+        return phase
+
     def _turn(self, turn: int) -> list[int]:
-        cycle, place = divmod(turn, CYCLE)
-        number = self._cycle[place]
-        own = self._turns[number]
-        taken = (cycle * len(own) + bisect_left(own, place)) * self.group
-        return [self._row(self.sources[number], taken + i) for i in range(self.group)]
+        phase = self._phase(turn)
+        number = phase.cycle[(turn - phase.start) % len(phase.cycle)]
+        taken = phase.turns(number, turn) * self.group
+        return [self._row(number, taken + i) for i in range(self.group)]
 
-    def _row(self, source: SourceRows, position: int) -> int:
-        epoch, index = divmod(position, source.count)
-        return source.first + permute(index, source.count, hash64(self.seed, source.name, epoch))
-
-
-def apportion(weights: Sequence[float], seats: int) -> list[int]:
-    """Whole seats in proportion to weights (largest remainder); they add up to `seats`.
-
-    A weight too light for a seat of its own gets one all the same; the others share what is left.
-    """
-    sharing: list[int] = []
-    heavy = list(range(len(weights)))
-    while heavy != sharing:
-        sharing = heavy
-        left = seats - (len(weights) - len(sharing))
-        total = sum(weights[i] for i in sharing)
-        heavy = [i for i in sharing if weights[i] * left >= total]
-    exact = [1.0] * len(weights)
-    for i in sharing:
-        exact[i] = left * weights[i] / total
-    out = [int(value) for value in exact]
-    by_remainder = sorted(range(len(weights)), key=lambda i: (out[i] - exact[i], i))
-    for i in by_remainder[: seats - sum(out)]:
-        out[i] += 1
-    return out
+    def _row(self, number: int, position: int) -> int:
+        source, used = self.sources[number], self.used[number]
+        epoch, index = divmod(position, used)
+        place = permute(index, used, hash64(self.seed, source.name, epoch))
+        if used < source.count:
+            place = permute(place, source.count, hash64(self.seed, source.name, "cap"))
+        return source.first + place
 
 
-def interleave(turns: Sequence[int]) -> list[int]:
-    """A sequence in which number i occurs turns[i] times, each evenly spread."""
-    stamped = [((k + 0.5) / count, i) for i, count in enumerate(turns) for k in range(count)]
-    return [i for _, i in sorted(stamped)]
+def used_rows(source: SourceRows, caps: Mapping[str, int]) -> int:
+    """Distinct rows of a source that a run may see."""
+    return min(source.count, caps.get(source.name, source.count))

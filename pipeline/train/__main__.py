@@ -92,6 +92,7 @@ def run(command: Command, device: torch.device) -> int:
         checkpoint.load(engine, folder)
         first = manifest.step
     progress = Progress.start(command, ds_config, reader.manifest, engine.model, first, resumed[1].tracked_run if resumed else None)
+    progress.say(loader.plan())
     with progress:
         done = _steps(config, engine, loader, progress, first, device, belongs)
         if done == config.steps:

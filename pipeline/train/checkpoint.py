@@ -5,8 +5,8 @@ flushes and digests its share of them while the next steps run (`save_in_backgro
 with that, they agree on the outcome and rank 0 commits (`commit`). The threads do file work alone: every collective is called by the main
 thread. What was handed to the disk no longer changes with the weights, so the files are those of a save that training waited for.
 
-Loading first checks, on rank 0, every file's digest and that world size, ZeRO stage, data and config are those of the run; only then does
-any rank unpickle DeepSpeed's files.
+Loading first checks, on rank 0, every file's digest and that data, precision and config are those of the run; only then does any rank
+unpickle DeepSpeed's files. Ranks and ZeRO stage may be others (`reshard`).
 
 Training state beyond weights and optimizer is the step alone: data order, z, dropout masks and learning rate are pure functions of
 (config, step, and for the masks rank and chunk).
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from data_prep.samples import DataError
 from pipeline import comm
 from pipeline.config import RunConfig
-from pipeline.train import commit
+from pipeline.train import commit, reshard
 
 TAG = "state"
 CHUNKING = {"batch.row_tokens", "batch.chunk_tokens"}
@@ -112,12 +112,14 @@ def _check(folder: Path, config: RunConfig, belongs: Belongs) -> CheckpointManif
         manifest = CheckpointManifest.model_validate(commit.read(folder))
     except ValueError as error:
         raise DataError(f"{folder}: found a manifest of another version of this program ({error}); resume with that version") from error
-    if (manifest.world_size, manifest.zero_stage, manifest.precision) != (comm.world_size(), belongs.zero_stage, belongs.precision):
+    if manifest.precision != belongs.precision:
         raise DataError(
-            f"{folder}: found a checkpoint of {manifest.world_size} ranks, ZeRO stage {manifest.zero_stage}, {manifest.precision}; "
-            f"this run has {comm.world_size()} ranks, stage {belongs.zero_stage}, {belongs.precision}. "
-            "Resume with the same number of ranks and DeepSpeed config"
+            f"{folder}: found a checkpoint of a run in {manifest.precision}, expected one in {belongs.precision}: in another precision it "
+            "would be another run. Resume with a DeepSpeed config of the same precision"
         )
+    then, now = (manifest.world_size, manifest.zero_stage), (comm.world_size(), belongs.zero_stage)
+    if problem := reshard.refusal(then, now, config.model.lora.dropout):
+        raise DataError(f"{folder}: {problem}")
     if manifest.data_digest != belongs.data_digest:
         raise DataError(f"{folder}: found a checkpoint trained on other shards (manifest digest differs); expected those of data.shards")
     changed = _differences(manifest.content, config.content(), _layout_only(config))

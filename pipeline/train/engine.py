@@ -4,6 +4,7 @@ The DeepSpeed JSON says how to shard and in which precision. Batch, learning rat
 in the JSON, so that no value is stated twice. Every key whose default has changed between DeepSpeed versions is set here explicitly.
 """
 
+import copy
 import json
 import os
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from pipeline.batches.batch import PackedBatch
 from pipeline.config import RunConfig
 from pipeline.model.crem import load_backbone
 from pipeline.model.trainable import make_trainable, plain_weights
-from pipeline.train import frozen
+from pipeline.train import frozen, reshard
 from pipeline.train.checkpoint import UnwrittenError
 from pipeline.train.groups import parameter_groups, rate_shares, set_rates
 
@@ -36,6 +37,9 @@ OWNED = {
     "scheduler": "optim.schedule",
 }
 """Keys of a DeepSpeed config that the run config owns, and where."""
+
+LAYOUT = "layout"
+"""The key of `Engine._layout` in what DeepSpeed saves for its caller (client_state)."""
 
 KNOWN = {"zero_optimization", "bf16", "aio", "wall_clock_breakdown", "comms_logger", "flops_profiler"}
 """Top-level keys accepted in the JSON; DeepSpeed itself ignores a misspelt one without a word."""
@@ -90,6 +94,7 @@ class Engine:
 
     def __init__(self, config: RunConfig, ds_config: dict):
         self.ds_config = ds_config
+        self._zero = copy.deepcopy(ds_config["zero_optimization"])
         stage3 = ds_config["zero_optimization"]["stage"] == 3
         # while this object lives, from_pretrained creates every weight already partitioned (ZeRO-3 only)
         self._hf_config = HfDeepSpeedConfig(ds_config) if stage3 else None
@@ -135,30 +140,79 @@ class Engine:
         Raises:
             UnwrittenError: the disk refused a file of this rank.
         """
-        client_state = {frozen.DIGEST: self._frozen_digest}
+        client_state = {frozen.DIGEST: self._frozen_digest, LAYOUT: self._layout}
         self._files.problem = None
         self.engine.save_checkpoint(str(folder), tag=tag, client_state=client_state, save_latest=False, exclude_frozen_parameters=True)
         if self._files.problem:
             raise UnwrittenError(self._files.problem)
 
     def load(self, folder: Path, tag: str) -> None:
-        """Read back what `save` wrote (collective); the caller has verified every file's digest.
+        """Read back what `save` wrote, in this layout or another (collective); the caller has verified every file's digest.
 
         Raises:
-            DataError: there is nothing to load, or the frozen weights of this model are not those of the run that was saved.
+            DataError: there is nothing to load, or it cannot go on under this layout, or the frozen weights of this model are not those
+                of the run that was saved.
         """
-        loaded, client_state = self.engine.load_checkpoint(str(folder), tag=tag, custom_load_fn=frozen.load_trained)
-        if loaded is None:
-            raise DataError(f"{folder}/{tag}: DeepSpeed found nothing to load")
-        same = client_state.get(frozen.DIGEST) == self._frozen_digest
+        saved, problem = None, None
+        try:
+            saved = reshard.header(folder / tag)
+        except DataError as error:
+            problem = str(error)
+        else:
+            problem = None if saved.get(frozen.DIGEST) == self._frozen_digest else frozen.other_weights(folder)
         # a rank that stopped alone would leave the others waiting
-        if problem := comm.agree(None if same else frozen.other_weights(folder)):
+        if problem := comm.agree(problem):
             raise DataError(problem)
+        if saved.get(LAYOUT) != self._layout:
+            self._load_resharded(folder / tag, saved)
+        elif self.engine.load_checkpoint(str(folder), tag=tag, custom_load_fn=frozen.load_trained)[0] is None:
+            raise DataError(f"{folder}/{tag}: DeepSpeed found nothing to load")
+
+    def _load_resharded(self, folder: Path, saved: dict) -> None:
+        """Fill this engine's own shards from those of another layout; DeepSpeed's loader takes them in and derives the weights."""
+        optimizer, problem, state = self.engine.optimizer, None, {}
+        reshard.check_zero(saved.get(LAYOUT, {}).get("zero_optimization", {}), self._zero)
+        fresh = optimizer.state_dict()
+        stage3, slices = reshard.is_zero3(fresh), self._slices(fresh)
+        try:
+            state = reshard.read(folder, saved["param_shapes"], fresh, slices, self._trained(), comm.rank())
+        except DataError as error:
+            problem = str(error)
+        if problem := comm.agree(problem):
+            raise DataError(f"{folder}: {problem}")
+        if stage3:  # small parameters stay whole beside their shards; they are cut before loading, and gathered anew after it
+            optimizer.checkpoint_event_prologue()
+        optimizer.load_state_dict([state] * comm.world_size(), load_from_fp32_weights=True)
+        if stage3:
+            optimizer.checkpoint_event_epilogue()
+        else:
+            optimizer.update_lp_params()
+        for name in ("global_steps", "global_samples", "skipped_steps"):
+            setattr(self.engine, name, saved[name])
+
+    def _slices(self, fresh: dict) -> list[reshard.Slices]:
+        """By rank, what this engine's optimizer shards hold (collective)."""
+        if not reshard.is_zero3(fresh):
+            return comm.gather_objects(reshard.zero12_slices(fresh))
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        groups = self.engine.optimizer.fp16_groups
+        shapes = [{names[id(parameter)]: parameter.ds_shape for parameter in group} for group in groups]
+        return reshard.zero3_slices(shapes, comm.world_size())
+
+    def _trained(self) -> dict[str, int]:
+        """Elements of every parameter that trains."""
+        named = self.model.named_parameters()
+        return {name: getattr(parameter, "ds_numel", parameter.numel()) for name, parameter in named if parameter.requires_grad}
+
+    @property
+    def _layout(self) -> dict:
+        """What decides which rank holds what."""
+        return {"ranks": comm.world_size(), "zero_optimization": self._zero}
 
     @cached_property
     def _frozen_digest(self) -> str:
-        """Of this rank's share; they are frozen, so once is enough."""
-        return frozen.digest(self.model)
+        """They are frozen, so once is enough (collective)."""
+        return frozen.digest(self.model, gather)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every parameter as a plain checkpoint has it (`plain_weights`), whole, one at a time (collective)."""

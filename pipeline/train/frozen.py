@@ -1,30 +1,40 @@
 """Frozen weights in training checkpoints: left out, and recognised at resume.
 
 With adapters, what trains is a hundredth of the model. The rest lies in the checkpoint folder that the run started from, so a training
-checkpoint holds its digest only, one for each rank's share. A folder that was changed in between is refused: going on from it would be
-another run.
+checkpoint holds its digest only, which is the same however ranks share them. A folder that was changed in between is refused: going on
+from it would be another run.
 """
 
 import hashlib
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from pipeline import comm
+
 DIGEST = "frozen_weights_sha256"
 """Its key in what DeepSpeed saves for its caller (client_state)."""
 
 
-def digest(model: nn.Module) -> str:
-    """SHA-256 of the frozen parameters' names and bytes: under ZeRO-3 of this rank's part of each, otherwise of the whole."""
-    out = hashlib.sha256()
-    for name, parameter in model.named_parameters():
+def digest(model: nn.Module, gather: Callable[[list[nn.Parameter]], AbstractContextManager]) -> str:
+    """SHA-256 of the frozen parameters' names and bytes, on every rank (collective). Each parameter is digested by one rank.
+
+    Args:
+        gather: a context in which parameters that are in parts are whole on every rank.
+    """
+    own = {}
+    for number, (name, parameter) in enumerate(model.named_parameters()):
         if not parameter.requires_grad:
-            out.update(name.encode())
-            own = getattr(parameter, "ds_tensor", parameter).detach().cpu().contiguous()
-            out.update(own.reshape(-1).view(torch.uint8).numpy())
-    return out.hexdigest()
+            with gather([parameter]):
+                if number % comm.world_size() == comm.rank():
+                    whole = parameter.detach().cpu().contiguous().reshape(-1)
+                    own[name] = hashlib.sha256(whole.view(torch.uint8).numpy()).hexdigest()
+    every = {name: found for part in comm.gather_objects(own) for name, found in part.items()}
+    return hashlib.sha256(json.dumps(every, sort_keys=True).encode()).hexdigest()
 
 
 def load_trained(src: Mapping[str, Tensor], dst: nn.Module) -> None:

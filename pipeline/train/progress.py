@@ -110,6 +110,8 @@ class Progress:
             self.say(f"step {number + 1}: refused, its loss or gradient is not finite ({result.loss}); weights are unchanged")
         if comm.rank() != 0:
             return set_on
+        for source in work.exhausted:
+            self.say(f"step {number + 1}: source {source} is exhausted (data.epochs); the others share its turns from here on")
         values = {
             "loss/total": result.loss,
             "loss/retrieval": result.retrieval_loss,

@@ -100,6 +100,8 @@ INVALID = [
     *[("chorus.elastic", value) for value in ((0,), (1, -2), (1, 1, 2), (4, 2), (1.5,), ("all",), 4)],
     *[("data.mix_exponent", value) for value in (-1, NAN, INF, "all")],
     *[("data.weights", value) for value in ({"a": -1}, {"a": NAN}, {"a": INF}, {"a": "much"}, {1: 1}, [1], "a")],
+    *[("data.caps", value) for value in ({"a": 0}, {"a": -1}, {"a": 1.5}, {"a": NAN}, {"a": "few"}, [1], "a")],
+    *[("data.epochs", value) for value in ({"a": 0}, {"a": -1}, {"a": NAN}, {"a": INF}, {"a": "once"}, [1], "a")],
     *[("loss.margin", value) for value in (-2.1, 2.1, NAN, INF, "some")],
     ("data.verify", "perhaps"),
     ("save_in_background", "perhaps"),
@@ -156,7 +158,8 @@ def test_a_misspelt_option_is_refused(path: tuple[str, ...], capsys) -> None:
 
 
 def test_every_plain_field_is_in_the_table() -> None:
-    special = {"save_in_background", "data.weights", "data.verify", "loss.symmetric", "loss.learn_temperature", "chorus.elastic"}
+    special = {"save_in_background", "data.weights", "data.caps", "data.epochs", "data.verify"}
+    special |= {"loss.symmetric", "loss.learn_temperature", "chorus.elastic"}
     special |= {f"optim.rates.{part}" for part in RateSettings.model_fields}
     special |= {"model.attention", "model.gradient_checkpointing", "model.freeze_vision"}
     special |= {"model.lora.rank", "model.lora.alpha", "model.lora.dropout"}

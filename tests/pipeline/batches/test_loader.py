@@ -21,12 +21,20 @@ def make(shards, collator):
     reader = ShardReader(shards)
 
     def make(
-        rank: int = 0, world: int = 1, weights: dict | None = None, seed: int = 0, p: float = 0.5, elastic: tuple = (), **batch
+        rank: int = 0,
+        world: int = 1,
+        weights: dict | None = None,
+        seed: int = 0,
+        p: float = 0.5,
+        elastic: tuple = (),
+        steps: int = 2000,
+        data: dict | None = None,
+        **batch,
     ) -> StepLoader:
         settings = BatchSettings(**(dict(pairs=8, conversations=4, sub_batch=4, row_tokens=64, chunk_tokens=256) | batch))
-        data = DataSettings(weights=weights or {})
+        data = DataSettings(weights=weights or {}, **(data or {}))
         chorus, loss = ChorusSettings(elastic=elastic), LossSettings(compression_probability=p)
-        config = RunConfig(batch=settings, data=data, seed=seed, chorus=chorus, loss=loss)
+        config = RunConfig(steps=steps, batch=settings, data=data, seed=seed, chorus=chorus, loss=loss)
         return StepLoader(reader, collator, config, rank, world)
 
     return make
@@ -53,6 +61,42 @@ def test_ranks_share_one_ranks_step(make, world: int, step: int) -> None:
     for name in ("slots", "answer_tokens", "rows"):
         assert sum(getattr(part, name) for part in parts) == getattr(whole, name)
     assert sorted(key for part in parts for key in part.keys.tolist()) == sorted(whole.keys.tolist())
+
+
+@given(st.integers(0, 10**9), st.integers(0, 3))
+@settings(max_examples=20)
+def test_ranks_share_one_list_of_rows(make, step: int, seed: int) -> None:
+    """The order of the rows is one, whatever the ranks: theirs, dealt out in turn, is one rank's; also with caps and epochs."""
+    for limits in ({}, {"data": {"caps": {"plain": 6, "chats": 3}, "epochs": {"asked": 2}}}):
+        whole = make(seed=seed, **limits)
+        for world in (2, 4):
+            parts = [make(rank, world, seed=seed, **limits) for rank in range(world)]
+            for rows in ("pair_rows", "conversation_rows"):
+                expected = getattr(whole, rows)(step)
+                shares = [getattr(part, rows)(step)[rank::world] for rank, part in enumerate(parts)]
+                assert [row for turn in zip(*shares, strict=True) for row in turn] == expected
+
+
+def test_the_plan_is_shown(make) -> None:
+    """13 rows of plain capped at 6, 9 of asked gone through twice in sub-batches of 4 (so 4 turns), 7 of chats."""
+    loader = make(steps=10, weights={"plain": 3, "asked": 1}, data={"caps": {"plain": 6}, "epochs": {"asked": 2}})
+    assert loader.plan().splitlines() == [
+        "  plan of 10 steps",
+        "    source  kind                            rows      weight    share    passes",
+        "    plain   pairs                        6 of 13           3   80.00%     10.67",
+        "    asked   pairs                              9           1   20.00%      1.78  left out after step 8",
+        "    chats   conversations                      7           7  100.00%      5.71",
+    ]
+    assert [step for step in range(40) if loader.exhausted(step)] == [7]
+    assert loader.step(7).exhausted == ("asked",) and loader.step(6).exhausted == ()
+    assert {loader.reader.row(row).source for step in range(8, 30) for row in loader.pair_rows(step)} == {"plain"}
+    assert len({row for step in range(30) for row in loader.pair_rows(step) if row < 13}) == 6
+
+
+def test_a_weight_follows_from_the_rows_used(make) -> None:
+    assert make().pairs.weights == [13, 9]
+    assert make(data={"caps": {"plain": 6, "asked": 100}}).pairs.weights == [6, 9]
+    assert make(data={"caps": {"plain": 4}, "mix_exponent": 0.5}).pairs.weights == [2, 3]
 
 
 def test_z_depends_on_seed_step_and_sample_alone(make) -> None:
@@ -179,6 +223,14 @@ def test_sub_batches_have_one_source(make) -> None:
     ("arguments", "message"),
     [
         (dict(weights={"plane": 1.0}), r"data.weights names \['plane'\], which the shards do not have; they have: plain, asked, chats"),
+        (dict(data={"caps": {"plane": 1}}), r"data.caps names \['plane'\], which the shards do not have"),
+        (dict(data={"epochs": {"plane": 1}}), r"data.epochs names \['plane'\], which the shards do not have"),
+        (
+            dict(data={"epochs": {"plain": 4, "asked": 4}}),
+            "data.epochs ends every source of pairs after 11 steps, but the run has 2000: raise",
+        ),
+        (dict(data={"epochs": {"chats": 4}}), "data.epochs ends every source of conversations after 7 steps, but the run has 2000"),
+        (dict(data={"epochs": {"asked": 0.4}}), "0.4 passes over asked's 9 rows are less than one sub-batch of 4"),
         (dict(world=3), "batch.pairs = 8 does not divide over 3 ranks"),
         (dict(weights={"plain": 0.0, "asked": 0.0}), "found 0 sources with rows and a positive weight"),
         (dict(weights={"chats": 0.0}), "found 0 sources with rows and a positive weight"),

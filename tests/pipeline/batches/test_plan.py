@@ -1,12 +1,15 @@
 """The order of the data: pure, exact, and never to change by accident. The golden values below are the contract."""
 
+import tracemalloc
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.batches.plan import CYCLE, Mixture, SourceRows, apportion, choose, draw, hash64, interleave, permute
+from pipeline.batches import plan
+from pipeline.batches.phases import CYCLE
+from pipeline.batches.plan import Mixture, SourceRows, choose, draw, hash64, permute
 
 SOURCES = [SourceRows("a", 0, 5), SourceRows("b", 5, 7), SourceRows("c", 12, 100)]
 WEIGHTS = {"a": 1, "b": 2, "c": 3}
@@ -83,35 +86,6 @@ def test_a_turn_has_one_source() -> None:
     assert Counter(turn.pop() for turn in turns) == {"a": 40, "b": 80, "c": 120}
 
 
-@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=CYCLE))
-def test_weights_are_kept_within_a_turn(weights: list[float]) -> None:
-    turns = apportion(weights, CYCLE)
-    assert sum(turns) == CYCLE
-    assert min(turns) >= 1
-    exact = [CYCLE * weight / sum(weights) for weight in weights]
-    if min(exact) >= 1:
-        assert all(abs(turn - value) < 1 + 1e-6 for turn, value in zip(turns, exact, strict=True))
-    else:  # the light ones have one turn each, and only the others pay for it
-        assert all(turn <= max(1, value + 1) for turn, value in zip(turns, exact, strict=True))
-
-
-@pytest.mark.parametrize(
-    ("weights", "seats", "expected"),
-    [([1, 2, 3], 240, [40, 80, 120]), ([1, 1, 1], 10, [4, 3, 3]), ([100, 1, 1, 1], 6, [3, 1, 1, 1]), ([5], 240, [240])],
-)
-def test_apportion(weights: list, seats: int, expected: list[int]) -> None:
-    assert apportion(weights, seats) == expected
-
-
-@given(st.lists(st.integers(1, 40), min_size=1, max_size=8))
-def test_interleave_spreads_evenly(turns: list[int]) -> None:
-    cycle = interleave(turns)
-    assert Counter(cycle) == dict(enumerate(turns))
-    for i, count in enumerate(turns):
-        for end in range(len(cycle) + 1):  # never far from the fair share
-            assert abs(cycle[:end].count(i) - count * end / len(cycle)) <= 0.5 * len(turns) + 0.5
-
-
 @pytest.mark.parametrize(("probability", "expected"), [(0.0, 0), (0.25, 5000), (0.5, 10000), (1.0, 20000)])
 def test_draw_has_the_right_mean(probability: float, expected: int) -> None:
     drawn = sum(draw(probability, 0, step, f"sample/{i}") for step in range(20) for i in range(1000))
@@ -135,7 +109,112 @@ def test_a_source_without_weight_is_left_out() -> None:
     assert set(Mixture(SOURCES, {"a": 0, "b": 1}, 3, 0).rows(0, 50)) == set(range(5, 12))
 
 
-def test_more_sources_than_turns_are_refused() -> None:
-    many = [SourceRows(str(i), i, 1) for i in range(CYCLE + 1)]
-    with pytest.raises(ValueError, match=r"found 241 sources .* expected 1 to 240"):
-        Mixture(many, {source.name: 1.0 for source in many}, 1, 0)
+def test_more_sources_than_turns_take_a_longer_cycle() -> None:
+    """241 sources, one of them as heavy as all others: two cycles' worth of turns, in which each has one at least."""
+    many = [SourceRows(str(i), 2 * i, 2) for i in range(CYCLE + 1)]
+    weights = {source.name: 1.0 for source in many} | {"0": 240.0}
+    owners = Counter(row // 2 for row in Mixture(many, weights, 1, 0).rows(0, 2 * CYCLE))
+    assert len(owners) == CYCLE + 1 and owners.pop(0) == CYCLE and set(owners.values()) == {1}
+
+
+@given(st.integers(0, 99), st.integers(1, 7), st.integers(1, 3))
+def test_a_cap_keeps_a_source_to_that_many_rows(seed: int, cap: int, group: int) -> None:
+    """The same ones every epoch, each once; a larger cap keeps a smaller one's; a cap of all rows is no cap."""
+
+    def mixture(**more) -> Mixture:
+        return Mixture([SOURCES[1]], {"b": 1}, group, seed, **more)
+
+    rows = mixture(caps={"b": cap}).rows(0, 3 * cap)
+    assert all(len(set(rows[i : i + cap])) == cap for i in range(0, 3 * cap * group, cap))
+    assert len(set(rows)) == cap and set(rows) <= set(range(5, 12))
+    assert set(rows) < set(mixture(caps={"b": cap + 1}).rows(0, 2 * cap + 2)) or cap == 7
+    assert mixture(caps={"b": 7}).rows(0, 30) == mixture(caps={"a": 1}).rows(0, 30) == mixture().rows(0, 30)
+
+
+def test_capped_rows_depend_on_the_seed() -> None:
+    assert len({tuple(sorted(set(Mixture(SOURCES, {"c": 1}, 5, seed, {"c": 5}).rows(0, 1)))) for seed in range(20)}) == 20
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.floats(0.1, 5), st.none() | st.floats(0.5, 4)), min_size=1, max_size=5),
+    st.integers(1, 3),
+    st.integers(0, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_source_ends_after_its_epochs(sources: list[tuple], group: int, seed: int) -> None:
+    """As one who walks through turn by turn would count it: so many passes, named at their end; then only the others, by weight."""
+    rows = [SourceRows(str(i), 100 * i, count) for i, (count, *_) in enumerate(sources)]
+    weights = {str(i): weight for i, (_, weight, _) in enumerate(sources)}
+    epochs = {str(i): limit for i, (count, _, limit) in enumerate(sources) if limit is not None and int(limit * count) >= group}
+    mixture = Mixture(rows, weights, group, seed, epochs=epochs)
+    quotas = {name: int(round(limit * rows[int(name)].count, 6)) // group for name, limit in epochs.items()}
+    walked, turn = Counter(), 0
+    while turn < 4 * CYCLE and turn != mixture.turns:
+        assert dict(zip(weights, mixture.taken(turn), strict=True)) == {name: walked[name] * group for name in weights}
+        drawn = mixture.rows(turn, 1)
+        [name] = {str(row // 100) for row in drawn}
+        walked[name] += 1
+        assert mixture.ended(turn, 1) == ([name] if walked[name] == quotas.get(name) else [])
+        turn += 1
+    assert all(walked[name] <= quota for name, quota in quotas.items())
+    if mixture.turns is None:
+        assert len(epochs) < len(sources)
+    else:
+        assert len(epochs) == len(sources) and mixture.turns == sum(quotas.values()) and mixture.turns >= turn
+        with pytest.raises(IndexError, match=r"every source has had its last turn"):
+            mixture.rows(mixture.turns, 1)
+
+
+def test_passes_are_whole_before_a_source_ends() -> None:
+    """Two passes over the five rows of a, then b alone; half a pass over c is 50 of its rows, none twice."""
+    mixture = Mixture(SOURCES, {"a": 1, "b": 1, "c": 1}, 1, 0, epochs={"a": 2, "c": 0.5})
+    rows = mixture.rows(0, 300)
+    assert Counter(row for row in rows if row < 5) == {row: 2 for row in range(5)}
+    c = [row for row in rows if row >= 12]
+    assert len(c) == len(set(c)) == 50
+    assert mixture.ended(0, 300) == ["a", "c"] and [phase.ends for phase in mixture.phases] == [0, 2, None]
+    first, second = mixture.phases[0].stop, mixture.phases[1].stop
+    assert 28 <= first <= 30 and Counter(row >= 12 for row in rows[first:second])[True] in (40, 41)
+    assert all(5 <= row < 12 for row in rows[second:])
+
+
+def test_an_epoch_of_less_than_a_sub_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"0\.5 passes over a's 5 rows are less than one sub-batch of 3"):
+        Mixture(SOURCES, WEIGHTS, 3, 0, epochs={"a": 0.5})
+    # 0.29 x 100 is 28.999... in floating point
+    assert Mixture(SOURCES, {"c": 1}, 29, 0, epochs={"c": 0.29}).turns == 1
+
+
+BIG = [SourceRows(str(i), i * 10**7, 10**7) for i in range(40)]
+
+
+def test_any_step_costs_the_same(monkeypatch) -> None:
+    """Ten million rows a source: counted in calls of the mixing function, step 10^6 costs what step 0 does; nothing is laid out."""
+    calls = Counter()
+    monkeypatch.setattr(plan, "_mix", lambda value, mix=plan._mix: (calls.update(["mix"]), mix(value))[1])
+    monkeypatch.setattr(plan, "hash64", lambda *parts, hash64=hash64: (calls.update(["hash"]), hash64(*parts))[1])
+    tracemalloc.start()
+    weights = {source.name: 1.0 + number for number, source in enumerate(BIG)}
+    mixture = Mixture(BIG, weights, 64, 0, caps={"3": 10**6}, epochs={str(i): 1.5 for i in range(20)})
+    found = []
+    for step in (0, 10**3, 10**6, 10**9):
+        calls.clear()
+        rows = mixture.rows(step * 16, 16)
+        assert len(set(rows)) > 1000 and all(0 <= row < 40 * 10**7 for row in rows)
+        assert calls["hash"] <= 2 * 1024
+        found.append(calls["mix"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # a walk takes 2^24 / 10^7 = 1.7 rounds of four on average
+    assert all(1024 * 4 <= count <= 1024 * 4 * 2.5 for count in found), found
+    assert peak < 2 * 2**20, peak
+
+
+@given(st.integers(0, 10**9), st.integers(0, 39), st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_far_positions_hold_each_row_once(place: int, number: int, seed: int) -> None:
+    """In a source of ten million rows, any thousand positions of one epoch hold different rows of it."""
+    mixture = Mixture([BIG[number]], {str(number): 1}, 1000, seed)
+    start = place // 10**4 * 10**4 + place % 9999  # turns of a thousand rows, ten thousand of them an epoch
+    rows = mixture.rows(start, 1)
+    assert len(set(rows)) == 1000 and all(BIG[number].first <= row < BIG[number].first + 10**7 for row in rows)

@@ -12,7 +12,7 @@ def rank(number: int, ended: int | None = None, beats: int = 9, step: int | None
 
 def test_the_table():
     assert {status.name: int(status) for status in MEANING} == {
-        "DONE": 0, "FAILED": 1, "BAD_INPUT": 2, "REFUSED": 3, "PREEMPTED": 4, "LOST": 5,
+        "DONE": 0, "FAILED": 1, "BAD_INPUT": 2, "REFUSED": 3, "PREEMPTED": 4, "LOST": 5, "UNSAVED": 6,
     }  # fmt: skip
 
 

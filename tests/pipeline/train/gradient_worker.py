@@ -15,10 +15,10 @@ import worker
 from deepspeed.utils import safe_get_full_grad
 from torch import Tensor, nn
 
-from data_prep.encode import Encoder
+from data_prep.encode import EncodedSample, Encoder
 from pipeline import comm
 from pipeline.batches.collate import Collator, Job, pack
-from pipeline.batches.loader import RankStep, StepLoader
+from pipeline.batches.loader import RankStep, StepLoader, content_key
 from pipeline.batches.plan import hash64
 from pipeline.batches.reader import ShardReader
 from pipeline.config import LossSettings, RunConfig
@@ -62,6 +62,49 @@ class Splitting(StepLoader):
         parts = [jobs[i * len(jobs) // count : (i + 1) * len(jobs) // count] for i in range(count)]
         lengths = [[len(job.sequence) for job in part] for part in parts]
         return [[[part[i] for i in row] for row in pack(own, max(128, *own))] for part, own in zip(parts, lengths, strict=True)]
+
+
+PLACES = ("nowhere", "everywhere", "queries", "positives", "anywhere")
+"""Where a rank's pairs have images."""
+
+
+class Patterned(Splitting):
+    """As `Splitting`, and what each rank sees of images is drawn: pairs that have them in the places drawn for that rank, or none at all.
+
+    Conversations without an image there are none of, so a rank has either some with or none at all.
+    """
+
+    def __init__(self, *args, key: str):
+        super().__init__(*args, key=key)
+        draw = random.Random(key)
+        text_only = draw.random() < 0.2
+        self.talks = not text_only and draw.random() < 0.3
+        by_pattern: dict[str, list[int]] = {place: [] for place in PLACES}
+        for number in range(sum(source.count for source in self.pairs.sources)):
+            by_pattern["anywhere"].append(number)
+            by_pattern[_shown(self.reader.row(number))].append(number)
+        learning = False
+        while not learning:  # where all queries, or all positives, are the same, all negatives are masked
+            patterns = ["nowhere" if text_only else draw.choice(PLACES) for _ in range(self.world)]
+            self._drawn = [draw.choices(by_pattern[pattern], k=self.config.batch.pairs // self.world) for pattern in patterns]
+            rows = [self.reader.row(number) for own in self._drawn for number in own]
+            learning = all(
+                len({content_key(side) for side in sides}) > 1 for sides in zip(*((r.query, r.positive) for r in rows), strict=True)
+            )
+
+    def pair_rows(self, number: int) -> list[int]:
+        return [row for rows in zip(*self._drawn, strict=True) for row in rows]
+
+    def conversation_rows(self, number: int) -> list[int]:
+        return super().conversation_rows(number) if self.talks else []
+
+
+def _shown(row: EncodedSample) -> str:
+    """Which sides of a pair have images; a hard negative counts with the positive."""
+    targets = any(side.images for side in (row.positive, *row.negatives))
+    return {(False, False): "nowhere", (True, True): "everywhere", (True, False): "queries"}.get(
+        (bool(row.query.images), targets), "positives"
+    )
 
 
 def configuration(key: str, scenario: dict, world: int) -> tuple[RunConfig, int, float]:
@@ -155,7 +198,8 @@ def run(scenario: dict) -> dict:
     results = []
     for key in scenario["keys"]:
         config, number, dropout = configuration(key, scenario, world)
-        works = [Splitting(reader, collator, config, rank, world, key=key).step(number) for rank in range(world)]
+        cut = Patterned if scenario.get("patterns") else Splitting
+        works = [cut(reader, collator, config, rank, world, key=key).step(number) for rank in range(world)]
         for model in (engine.model, plain):
             set_dropout(model, dropout)
         expected = reference(plain, works, config, number) if comm.rank() == 0 else None
@@ -200,6 +244,8 @@ def _describe(works: list[RankStep]) -> dict:
         "chunks": max(len(own) for own in shown),
         "uneven": len({len(own) for own in shown}) > 1,
         "chunk without images": any(not tokens for own in shown for tokens in own) and any(map(sum, shown)),
+        "no image at all": not any(map(sum, shown)),
+        "image tokens": [sum(own) for own in shown],
         "rank without images": any(not sum(own) for own in shown) and any(map(sum, shown)),
     }
 

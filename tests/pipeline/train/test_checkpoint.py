@@ -11,11 +11,10 @@ BELONGS = Belongs(zero_stage=3, precision="fp32", data_digest="d")
 DROPOUT = {"model": {"train": "lora", "lora": {"dropout": 0.1}}}
 
 
-def write(root, content: dict):
+def write(root, content: dict, **layout):
     """An empty checkpoint of step 2, committed; returns it."""
-    manifest = CheckpointManifest(
-        step=2, world_size=1, zero_stage=3, precision="fp32", content=content, data_digest="d", tracked_run=None, files={}
-    )
+    layout = {"world_size": 1, "zero_stage": 3, "precision": "fp32"} | layout
+    manifest = CheckpointManifest(step=2, content=content, data_digest="d", tracked_run=None, files={}, **layout)
     (root / "new").mkdir()
     commit(root / "new", root / "step-00000002", manifest.model_dump(mode="json"))
     return root / "step-00000002"
@@ -44,3 +43,39 @@ def test_chunking_is_layout_where_nothing_is_dropped(tmp_path, model: dict) -> N
     folder = write(tmp_path, RunConfig.model_validate({"model": model}).content())
     now = {"model": model | {"gradient_checkpointing": True}, "batch": {"row_tokens": 1024, "chunk_tokens": 4096}}
     assert check(folder, RunConfig.model_validate(now), BELONGS).step == 2
+
+
+@pytest.mark.parametrize("layout", [{"world_size": 4}, {"zero_stage": 2}, {"zero_stage": 1, "world_size": 16}])
+def test_ranks_and_stage_may_be_others(tmp_path, layout: dict) -> None:
+    folder = write(tmp_path, RunConfig().content(), **layout)
+    assert check(folder, RunConfig(deepspeed="another.json"), BELONGS).step == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "layout", "named"),
+    [
+        ({}, {"precision": "bf16"}, "found a checkpoint of a run in bf16, expected one in fp32"),
+        ({}, {"zero_stage": 0}, "1 ranks, ZeRO stage 0; this run has 1 ranks, stage 3. ZeRO-0 has no shards"),
+        (DROPOUT, {"world_size": 2}, "2 ranks, ZeRO stage 3; this run has 1 ranks, stage 3. Dropout masks belong to ranks"),
+    ],
+    ids=["precision", "ZeRO-0", "ranks with dropout"],
+)
+def test_layouts_that_cannot_go_on(tmp_path, settings: dict, layout: dict, named: str) -> None:
+    folder = write(tmp_path, RunConfig.model_validate(settings).content(), **layout)
+    with pytest.raises(DataError, match=named):
+        check(folder, RunConfig.model_validate(settings), BELONGS)
+
+
+@pytest.mark.parametrize(
+    ("then", "now"), [({"caps": {"a": 3}}, {"caps": {"a": 4}}), ({}, {"epochs": {"a": 1}}), ({}, {"weights": {"a": 1}})]
+)
+def test_another_mixture_is_another_run(tmp_path, then: dict, now: dict) -> None:
+    folder = write(tmp_path, RunConfig(data=then).content())
+    with pytest.raises(DataError, match=f"data.{next(iter(now))}"):
+        check(folder, RunConfig(data=now), BELONGS)
+
+
+def test_other_shards_are_refused(tmp_path) -> None:
+    folder = write(tmp_path, RunConfig().content())
+    with pytest.raises(DataError, match="trained on other shards"):
+        check(folder, RunConfig(), BELONGS._replace(data_digest="e"))

@@ -60,6 +60,11 @@ def test_weights_by_source() -> None:
     assert parse(words).config.data.weights == {"mmeb_train/MSCOCO": 2.0, "sharegpt4v": 0.5}
 
 
+def test_caps_and_epochs_by_source() -> None:
+    data = parse(["--data.caps", "a", "50000", "b", "3", "--data.epochs", "a", "1.5"]).config.data
+    assert data.caps == {"a": 50000, "b": 3} and data.epochs == {"a": 1.5}
+
+
 def test_an_unknown_recipe_names_the_known_ones(capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         parse(["crem-2b"])

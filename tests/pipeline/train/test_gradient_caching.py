@@ -4,27 +4,13 @@ Real ranks, ZeRO stages 0 to 3, adapters with dropout and full training; configu
 wrong if a part were missing is shown by negative controls, on the same configurations.
 """
 
-import shutil
-
 import pytest
 from ranks import run_ranks
-from safetensors.torch import load_file, save_file
 
 TOLERANCE, NOTICED = 1e-5, 1e-3
 """Of max |difference| / max |gradient|: what is still equal in float32, and what a missing part must exceed."""
 CONTROLS = {"no replay of randomness", "no world-size factor", "no sum over ranks"}
 LORA = {"train": "lora", "lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}
-
-
-@pytest.fixture(scope="module")
-def lively(checkpoint, tmp_path_factory):
-    """`checkpoint` with its matrices times four, so that embeddings differ and their gradient is more than rounding."""
-    folder = tmp_path_factory.mktemp("lively") / "checkpoint"
-    shutil.copytree(checkpoint, folder)
-    weights = load_file(folder / "model.safetensors")
-    scaled = {name: weight * 4 if weight.ndim > 1 else weight for name, weight in weights.items()}
-    save_file(scaled, folder / "model.safetensors", metadata={"format": "pt"})
-    return folder
 
 
 def scenario(stage: int, model: dict, keys: list[str], controls: bool, lively, shards) -> dict:

@@ -1,6 +1,7 @@
 """What is said and recorded of how embeddings lie: at the steps that get a line, and a collapse once, in plain words."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,16 @@ def run(tmp_path, work: RankStep, shapes: list[Geometry | None], **loss) -> list
             result = StepResult(1.0, 2.0, 3.0, 0.5, 0.1, True, 1, temperature=0.03, left_out=1.5, geometry=shape)
             progress.step(number, work, result, 1e-3, 0.0)
     return [json.loads(line)["metrics"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_an_exhausted_source_is_named(tmp_path, work, capsys) -> None:
+    """At its step, whether that step gets a line or not."""
+    run(tmp_path, replace(work, exhausted=("mmeb_train/CIRR", "chats")), [None])
+    said = capsys.readouterr().out
+    for source in ("mmeb_train/CIRR", "chats"):
+        assert f"step 1: source {source} is exhausted (data.epochs); the others share its turns from here on" in said
+    run(tmp_path, work, [None])
+    assert "exhausted" not in capsys.readouterr().out
 
 
 def test_a_collapse_is_said_once(tmp_path, work, capsys) -> None:

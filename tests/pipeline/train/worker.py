@@ -73,7 +73,8 @@ def run(scenario: dict) -> dict:
     """Train a few steps; returns losses, the number of chunks, gradient norms and final weights.
 
     "poison": the step in which rank 0 reads NaN; "restart": the step before which the engine is saved, built anew and loaded, "from":
-    on which checkpoint it is then built, if on another; "export": where to export to at the end.
+    on which checkpoint it is then built, if on another; "export": where to export to at the end. "load": (step, folder) to go on from;
+    "save": (steps done, folder) to save at.
     """
     config = RunConfig.model_validate(scenario["config"])
     engine = build(scenario, config)
@@ -81,7 +82,13 @@ def run(scenario: dict) -> dict:
     collator = Collator(encoder.images, engine.model.backbone.model.get_rope_index, encoder.image_id, encoder.tokenizer.pad_token_id)
     loader = StepLoader(ShardReader(config.data.shards, encoder, verify=False), collator, config, comm.rank(), comm.world_size())
     results = []
-    for number in range(config.steps):
+    first, source = scenario.get("load", (0, None))
+    if source:
+        try:
+            engine.load(Path(source), "state")
+        except DataError as error:
+            return {"results": results, "refused": str(error)}
+    for number in range(first, config.steps):
         work = loader.step(number)
         poisoned = scenario.get("poison") == number
         if poisoned and comm.rank() == 0:
@@ -100,10 +107,15 @@ def run(scenario: dict) -> dict:
         rate = learning_rate(config.optim, number, config.steps)
         result = train_step(engine, work, loader.blank(), config.loss, rate, "cpu", (config.seed, number))
         record = vars(result) | {"own_image_tokens": sum(int(chunk.image_tokens) for chunk in work.chunks), "chorus": work.chorus}
+        record["keys"] = work.keys.tolist()
         if poisoned:
             after = _weights(engine)
             record["unchanged"] = all(before[name].equal(after[name]) for name in before)
         results.append(record)
+        done, target = scenario.get("save", (None, None))
+        if done == number + 1:
+            engine.save(Path(target), "state")
+            comm.barrier()
     out = {"results": results, "weights": _weights(engine), "optimized": _optimized(engine)}
     out["log_scale"] = engine.log_scale() if config.loss.learn_temperature else None
     if "export" in scenario:
