@@ -20,6 +20,7 @@ from pipeline.batches.loader import StepLoader
 from pipeline.batches.reader import ShardReader
 from pipeline.config import RunConfig
 from pipeline.losses.contrastive import learnt_temperature
+from pipeline.model.kernels import check_kernels
 from pipeline.train import checkpoint
 from pipeline.train.cli import Command, parse
 from pipeline.train.ds_config import check_ranks, load_deepspeed_config
@@ -102,6 +103,7 @@ def _inputs(config: RunConfig) -> tuple[dict, Encoder, ShardReader]:
     """
     found, problem = None, None
     try:
+        check_kernels(config.model)
         encoder = Encoder(config.model.checkpoint)
         chorus_size(max(config.chorus.elastic, default=None), len(encoder.chorus_ids), "chorus.elastic: k")
         found = load_deepspeed_config(config.deepspeed, config.optim.clip), encoder, ShardReader(config.data.shards, encoder, verify=False)

@@ -19,6 +19,7 @@ from pipeline import comm
 from pipeline.batches.batch import PackedBatch
 from pipeline.config import RunConfig
 from pipeline.model.crem import load_backbone
+from pipeline.model.kernels import apply_kernels
 from pipeline.model.trainable import make_trainable, plain_weights
 from pipeline.train import frozen
 from pipeline.train.ds_config import load_deepspeed_config as load_deepspeed_config  # here too, for whoever builds an engine
@@ -49,6 +50,7 @@ class Engine:
         self._hf_config = HfDeepSpeedConfig(ds_config) if stage3 else None
         dtype = torch.bfloat16 if ds_config.get("bf16", {}).get("enabled") else torch.float32
         backbone = load_backbone(config.model.checkpoint, dtype, config.model.attention)
+        apply_kernels(backbone, config.model)
         self.model = make_trainable(backbone, config.model, config.seed, gather, config.loss.learn_temperature)
         self.model.train()
         if config.model.gradient_checkpointing:

@@ -1,7 +1,7 @@
 """One rank of the sharding test: a few steps under each DeepSpeed config, and the bytes of what the engine holds.
 
-The bytes are counted where a step holds most of it: after its last backward pass, when gradients are complete and the optimizer has
-its moments. That pass is made apart from `train_step`, so that nothing of a batch is alive when they are counted.
+The bytes are counted when the optimizer has its moments, after a backward pass amid a step and after a step's last one. These passes are
+made apart from `train_step`, so that nothing of a batch is alive when they are counted.
 """
 
 import gc
@@ -9,6 +9,7 @@ import gc
 import torch
 import worker
 from torch import Tensor
+from worker import optimized
 
 from data_prep.encode import Encoder
 from pipeline import comm
@@ -36,10 +37,10 @@ def storages(least: int = 256) -> dict[tuple[int, int], torch.dtype]:
     return found
 
 
-def weigh(engine: Engine, blank: PackedBatch, before: dict) -> dict[str, int]:
-    """Bytes by element type that the engine holds with gradients in place, beyond what was there before it was built."""
+def weigh(engine: Engine, blank: PackedBatch, before: dict, last: bool) -> dict[str, int]:
+    """Bytes by element type that the engine holds after a backward pass, beyond what was there before it was built."""
     embeddings_SD, losses_N, *_ = engine.forward(blank)
-    engine.backward(embeddings_SD.sum() + losses_N.sum(), last=True)
+    engine.backward(embeddings_SD.sum() + losses_N.sum(), last)
     del embeddings_SD, losses_N
     out: dict[str, int] = {}
     for key, kind in storages().items():
@@ -64,8 +65,9 @@ def run(scenario: dict) -> dict:
         del result
     blank = loader.blank()
     before |= storages_of(blank)
-    numbers = [getattr(p, "ds_numel", p.numel()) for p in engine.model.parameters()]
-    return {"results": results, "held": weigh(engine, blank, before), "numbers": numbers}
+    numbers = sum(getattr(p, "ds_numel", p.numel()) for p in engine.model.parameters())
+    held = [weigh(engine, blank, before, last) for last in (False, True)]
+    return {"results": results, "held": held, "numbers": numbers, "trained": optimized(engine)}
 
 
 def storages_of(batch: PackedBatch) -> dict[tuple[int, int], torch.dtype]:

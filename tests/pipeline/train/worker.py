@@ -104,7 +104,7 @@ def run(scenario: dict) -> dict:
             after = _weights(engine)
             record["unchanged"] = all(before[name].equal(after[name]) for name in before)
         results.append(record)
-    out = {"results": results, "weights": _weights(engine), "optimized": _optimized(engine)}
+    out = {"results": results, "weights": _weights(engine), "optimized": optimized(engine)}
     out["log_scale"] = engine.log_scale() if config.loss.learn_temperature else None
     if "export" in scenario:
         engine.model.eval()
@@ -115,7 +115,7 @@ def run(scenario: dict) -> dict:
     return out
 
 
-def _optimized(engine) -> int:
+def optimized(engine) -> int:
     """Parameters that the optimizer was given."""
     model = engine.model
     return sum(getattr(p, "ds_numel", p.numel()) for group in parameter_groups(model, 0.0) for p in group["params"])
