@@ -38,6 +38,18 @@ def crem_2b() -> RunConfig:
     )
 
 
+def crem_2b_lora() -> RunConfig:
+    """CREM on Qwen2-VL-2B with adapters, at the rate the field takes for them (VLM2Vec-V2: rank 16, 5e-5)."""
+    base = crem_2b()
+    return base.model_copy(
+        update={
+            "out": Path("work/crem-2b-lora"),
+            "model": base.model.model_copy(update={"train": "lora"}),
+            "optim": base.optim.model_copy(update={"learning_rate": 5e-5}),
+        }
+    )
+
+
 def crem_7b() -> RunConfig:
     """CREM on Qwen2-VL-7B: as 2B, with a smaller chunk per forward."""
     base = crem_2b()
@@ -65,4 +77,10 @@ def crem_qwen3vl_2b() -> RunConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {"tiny": tiny, "crem_2b": crem_2b, "crem_7b": crem_7b, "crem_qwen3vl_2b": crem_qwen3vl_2b}
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "tiny": tiny,
+    "crem_2b": crem_2b,
+    "crem_2b_lora": crem_2b_lora,
+    "crem_7b": crem_7b,
+    "crem_qwen3vl_2b": crem_qwen3vl_2b,
+}

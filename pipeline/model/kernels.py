@@ -43,7 +43,7 @@ def check_kernels(settings: ModelSettings) -> None:
         return
     if importlib.util.find_spec("liger_kernel") is None:
         raise DataError(
-            "model.kernels = liger: found no package liger_kernel; expected it beside this environment's torch and transformers. Install it "
+            "model.kernels = liger: found no package liger_kernel; expected it beside this environment's torch. Install it "
             "(pip install liger-kernel), or set --model.kernels plain"
         )
     if not torch.cuda.is_available():

@@ -35,7 +35,7 @@ def block_weights(stack: Stack) -> int:
     """Weights of a block's matrices: queries, keys, values, output; two or three of the feed-forward part."""
     heads = stack.heads * stack.head_size
     attention = stack.width * (2 * heads + 2 * stack.kv_heads * stack.head_size)
-    return attention + (3 if stack.gated else 2) * stack.width * stack.feed_forward
+    return attention + stack.matrices * stack.width * stack.feed_forward
 
 
 def attention_operations(stack: Stack, keys: float) -> float:

@@ -61,35 +61,40 @@ def states(total: int, trained: int, sharding: Sharding, ranks: int) -> Held:
     return Held(gpu, host)
 
 
-def layer_saved(stack: Stack, e: int, keys: int, head_norms: bool, rms: bool) -> int:
-    """Bytes that autograd saves of one block for one token.
+def decoder_saved(stack: Stack, e: int, keys: int, head_norms: bool) -> int:
+    """Bytes that autograd saves of one decoder layer for one token.
 
-    Norms: the input in float32 and the normalised input each (RMS as transformers writes it), output; layer norms save their input. Linear
-    layers: inputs. Attention: queries, keys and values of all heads (repeated), output, log-sum-exp; under a dense mask also the mask's
-    row in the weights' type, which each layer makes anew. Gated feed-forward: gate, its activation, up, their product.
+    RMS norms as transformers writes them: the input in float32, the normalised input, the output. Attention: queries, and keys and values
+    repeated for all heads; output; log-sum-exp; under a dense mask the token's row of it in the weights' type, made anew by every layer.
 
     Args:
-        keys: places that a token's row of a dense mask has; 0: no mask.
+        keys: places of a row of the dense mask; 0: no mask.
         head_norms: queries and keys are normed (Qwen3).
-        rms: the norms are RMS norms.
     """
-    width, heads = stack.width, stack.heads * stack.head_size
-    norms = 2 * ((4 + e) * width + 4) if rms else 2 * (e * width + 8)
-    inputs = 2 * e * width
-    attention = 4 * e * heads + 4 * stack.heads + e * keys
+    norms = 2 * ((4 + 2 * e) * stack.width + 4)
+    attention = 4 * e * stack.heads * stack.head_size + 4 * stack.heads + e * keys
     if head_norms:
-        both = stack.heads + stack.kv_heads
-        attention += both * ((4 + e) * stack.head_size + 4)
-    feed_forward = (4 if stack.gated else 2) * e * stack.feed_forward
-    return norms + inputs + attention + feed_forward
+        attention += (stack.heads + stack.kv_heads) * ((4 + e) * stack.head_size + 4)
+    return norms + attention + stack.kept * e * stack.feed_forward
+
+
+def vision_saved(stack: Stack, e: int, rms: bool) -> int:
+    """The same of one vision block for one patch.
+
+    Norms: input and output, layer norms also mean and deviation, RMS norms as above. Attention: the fused projection, rotated queries and
+    keys, output and its copy for the projection.
+    """
+    norms = 2 * ((4 + 2 * e) * stack.width + 4) if rms else 2 * (2 * e * stack.width + 2 * e)
+    attention = 7 * e * stack.heads * stack.head_size + 4 * stack.heads
+    return norms + attention + stack.kept * e * stack.feed_forward
 
 
 def activations(model: Model, work: Work, e: int, checkpointing: bool, mask: bool, trained_vision: bool) -> dict[str, int]:
     """Saved activations of one full chunk; where image tokens fill the work's share of it."""
     tokens = work.chunk_tokens
     patches = round(tokens * work.image_share) * model.patches
-    language = layer_saved(model.language, e, work.row_tokens if mask else 0, model.family == "qwen3_vl", rms=True)
-    vision = layer_saved(model.vision, e, 0, False, rms=model.family == "qwen2_5_vl")
+    language = decoder_saved(model.language, e, work.row_tokens if mask else 0, model.family == "qwen3_vl")
+    vision = vision_saved(model.vision, e, model.family == "qwen2_5_vl")
     out = {}
     for name, per_token, stack, count in (("language", language, model.language, tokens), ("vision", vision, model.vision, patches)):
         if name == "vision" and not trained_vision:

@@ -36,8 +36,11 @@ class Stack:
     kv_heads: int
     head_size: int
     feed_forward: int
-    gated: bool
-    """Three matrices in the feed-forward part (SwiGLU), not two."""
+    matrices: int
+    """Of the feed-forward part: 3 where it is gated (SwiGLU), else 2."""
+    kept: int
+    """Tensors of feed-forward width that autograd keeps: gated 4 (gate, its activation, up, product), quick GELU 3 (input, sigmoid,
+    product), GELU 2 (input, output)."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Model:
     full_layers: int
     """Vision layers that attend over the whole image."""
     largest: int
-    """Parameters of the largest matrix (the embedding)."""
+    """Parameters of the largest tensor (in a real model the embedding)."""
     chorus: int
 
 
@@ -122,7 +125,8 @@ def measure(config: PreTrainedConfig, settings: ModelSettings, name: str, learn_
             text.num_key_value_heads,
             getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads,
             text.intermediate_size,
-            gated=True,
+            matrices=3,
+            kept=4,
         ),
         vision=Stack(
             vision.depth,
@@ -131,7 +135,8 @@ def measure(config: PreTrainedConfig, settings: ModelSettings, name: str, learn_
             vision.num_heads,
             width // vision.num_heads,
             vision.intermediate_size if config.model_type != "qwen2_vl" else int(width * vision.mlp_ratio),
-            gated=config.model_type == "qwen2_5_vl",
+            matrices=3 if config.model_type == "qwen2_5_vl" else 2,
+            kept={"qwen2_vl": 3, "qwen2_5_vl": 4, "qwen3_vl": 2}[config.model_type],
         ),
         vocabulary=text.vocab_size,
         patches=patches,
