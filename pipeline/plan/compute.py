@@ -21,14 +21,19 @@ class Operations:
     language: float
     language_attention: float
     vision: float
+    """Blocks and mergers."""
     vision_attention: float
+    patches: float
+    """The patch embedding; pixels take no gradient."""
     head: float
     """The output matrix over answer tokens."""
+    recomputed: float
+    """What gradient checkpointing runs again: blocks up to their last matrix, whose output nothing backward reads."""
 
     @property
     def forward(self) -> float:
         """All of it."""
-        return self.language + self.language_attention + self.vision + self.vision_attention + self.head
+        return self.language + self.language_attention + self.vision + self.vision_attention + self.patches + self.head
 
 
 def block_weights(stack: Stack) -> int:
@@ -54,13 +59,20 @@ def forward(model: Model, work: Work, mask: bool) -> Operations:
     windowed = model.vision.layers - model.full_layers
     seen = model.full_layers * image + windowed * min(model.window_patches, image)
     merger = 2 * model.mergers * model.merger_width * (model.merger_width + model.language.width) * work.image_tokens
-    vision = 2 * patches * (model.vision.layers * block_weights(model.vision) + model.patch_numbers * model.vision.width)
+    language, tower = model.language, model.vision
+    linear = [2 * tokens * stack.layers * block_weights(stack) for tokens, stack in ((work.tokens, language), (patches, tower))]
+    last = [2 * tokens * stack.layers * stack.width * stack.feed_forward for tokens, stack in ((work.tokens, language), (patches, tower))]
+    language_attention = work.tokens * language.layers * attention_operations(language, keys)
+    vision_attention = patches * attention_operations(tower, seen)
+    trained = model.parts["vision"]["trained"] > 0
     return Operations(
-        language=2 * work.tokens * model.language.layers * block_weights(model.language),
-        language_attention=work.tokens * model.language.layers * attention_operations(model.language, keys),
-        vision=vision + merger,
-        vision_attention=patches * attention_operations(model.vision, seen),
-        head=2 * work.answer_tokens * model.vocabulary * model.language.width,
+        language=linear[0],
+        language_attention=language_attention,
+        vision=linear[1] + merger,
+        vision_attention=vision_attention,
+        patches=2 * patches * model.patch_numbers * tower.width,
+        head=2 * work.answer_tokens * model.vocabulary * language.width,
+        recomputed=linear[0] - last[0] + language_attention + (linear[1] - last[1] + vision_attention if trained else 0.0),
     )
 
 
@@ -72,21 +84,14 @@ def step(model: Model, once: Operations, cached: bool, checkpointing: bool) -> f
         checkpointing: blocks run forward again in the backward pass.
     """
     passes = 1 + cached
-    full = model.parts["language"]["trained"] > 0
+    full, tower = (model.parts[part]["trained"] > 0 for part in ("language", "vision"))
     # a frozen matrix takes its input's gradient alone; a frozen tower has no gradient to pass on
-    linear = passes + checkpointing + (2 if full else 1)
-    attention = passes + checkpointing + 2.5
-    tower = model.parts["vision"]["trained"] > 0
-    vision = (passes + checkpointing + 2, attention) if tower else (passes, passes)
+    backward = once.language * (2 if full else 1) + 2.5 * once.language_attention
+    if tower:
+        backward += 2 * once.vision + 2.5 * once.vision_attention + once.patches
     # the answer loss computes its logits again for its own backward pass
-    head = passes + 1 + (2 if full else 1)
-    return (
-        once.language * linear
-        + once.language_attention * attention
-        + once.vision * vision[0]
-        + once.vision_attention * vision[1]
-        + once.head * head
-    )
+    backward += once.head * (1 + (2 if full else 1))
+    return passes * once.forward + backward + (once.recomputed if checkpointing else 0.0)
 
 
 def seconds(operations: float, ranks: int, peak: float, utilisation: float) -> float:

@@ -89,29 +89,27 @@ def problems(plan: Plan) -> list[str]:
     return out
 
 
-def remedies(plan: Plan) -> Iterator[str]:
-    """Single settings that would make the run fit, cheapest in speed first; then several together."""
-    checkpointing = plan.config.model.gradient_checkpointing
+def remedies(plan: Plan) -> list[str]:
+    """Single settings that would make the run fit; where none does, several together."""
     smaller = [size for size in (2**n for n in range(20, 8, -1)) if plan.work.row_tokens <= size < plan.work.chunk_tokens]
 
-    def chunk(**changes) -> str | None:
+    def chunk(**changes) -> list[str]:
         fitting = [size for size in smaller if plan.fits(work=replace(plan.work, chunk_tokens=size), **changes)]
-        return f"--batch.chunk-tokens {fitting[0]}" if fitting else None
+        return [f"--batch.chunk-tokens {size}" for size in fitting[:1]]
 
-    if found := chunk():
-        yield found
-    if not checkpointing and plan.fits(checkpointing=True):
-        yield "--model.gradient-checkpointing"
-    for name, sharding in stages(plan.sharding).items():
-        if sharding != plan.sharding and plan.fits(sharding=sharding):
-            yield f"a config of {name}"
-            break
-    else:
-        deepest = stages(plan.sharding)["ZeRO-3, offloaded"]
-        for name, sharding in (("", None), (", ZeRO-3 with offloading", deepest)):
-            if (found := chunk(checkpointing=True, sharding=sharding)) is not None:
-                yield f"--model.gradient-checkpointing {found}{name}"
-                return
+    found = chunk()
+    if not plan.config.model.gradient_checkpointing and plan.fits(checkpointing=True):
+        found.append("--model.gradient-checkpointing")
+    other = {name: sharding for name, sharding in stages(plan.sharding).items() if sharding != plan.sharding}
+    found += [f"{name} in --deepspeed" for name, sharding in other.items() if plan.fits(sharding=sharding)][:1]
+    if found:
+        return found
+    for name, sharding in {"": plan.sharding, ", ZeRO-3 with offloading in --deepspeed": other["ZeRO-3, offloaded"]}.items():
+        settings = ["--model.gradient-checkpointing"] if plan.fits(sharding=sharding, checkpointing=True) else []
+        settings = settings or [f"--model.gradient-checkpointing {setting}" for setting in chunk(sharding=sharding, checkpointing=True)]
+        if settings:
+            return [settings[0] + name]
+    return []
 
 
 def text(plan: Plan) -> str:
@@ -151,8 +149,7 @@ def _memory(plan: Plan) -> Iterator[str]:
     if held.host:
         yield f"  host memory for it        {sum(held.host.values()) / GIB:9.2f}   times {plan.machine.gpus} a node"
     if total > limit:
-        found = list(remedies(plan))
-        yield "  it would fit with: " + ("; or ".join(found) if found else "more or larger GPUs only")
+        yield "  it would fit with: " + ("; or ".join(remedies(plan)) or "more or larger GPUs only")
     yield f"  {'other ways to shard':22}{'with recomputed blocks':>24}{'without':>12}{'on the host':>14}"
     for name, sharding in stages(plan.sharding).items():
         with_, without = (sum(plan.held(sharding=sharding, checkpointing=on).gpu.values()) / GIB for on in (True, False))

@@ -1,10 +1,15 @@
-"""Planned operations against torch's own counter, on small models of every family; and the literal time of crem_2b."""
+"""Planned operations against torch's own counter, on small models of every family; and the literal time of crem_2b.
+
+The counter passes over the CPU's flash attention, so attention runs as plain matrix products here, whose backward pass is twice the
+forward one and not two and a half times.
+"""
 
 from dataclasses import replace
 
 import pytest
 import torch
 from shrunk import config_of, model_of
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config import ModelSettings
@@ -33,26 +38,35 @@ def run(model, plan) -> torch.Tensor:
     return answer_cross_entropy(hidden[0, :40], model.lm_head.weight, torch.arange(40)).sum() + hidden.sum()
 
 
+def counted(model, plan, backward: bool) -> int:
+    """Operations that torch counts."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
+        loss = run(model, plan)
+        if backward:
+            loss.backward()
+    return counter.get_total_flops()
+
+
+def planned(plan, once: compute.Operations, checkpointing: bool = False) -> float:
+    """A step of one chunk, attention's backward pass as plain products."""
+    whole = compute.step(plan, once, cached=False, checkpointing=checkpointing)
+    return whole - 0.5 * (once.language_attention + once.vision_attention)
+
+
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_operations_are_torchs(family):
     config = config_of(family)
     model, plan = model_of(config), measure(config_of(family), ModelSettings(), family)
     once = compute.forward(plan, WORK, mask=True)
-    with FlopCounterMode(display=False) as counted, torch.no_grad():
-        run(model, plan)
-    assert once.forward == pytest.approx(counted.get_total_flops(), rel=0.02)
-    with FlopCounterMode(display=False) as counted:
-        run(model, plan).backward()
-    assert compute.step(plan, once, cached=False, checkpointing=False) == pytest.approx(counted.get_total_flops(), rel=0.03)
+    assert once.forward == pytest.approx(counted(model, plan, backward=False), rel=0.01)
+    assert planned(plan, once) == pytest.approx(counted(model, plan, backward=True), rel=0.01)
 
 
 def test_recomputed_blocks_run_once_more():
     model, plan = model_of(config_of("qwen2_vl")), measure(config_of("qwen2_vl"), ModelSettings(), "small")
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     once = compute.forward(plan, WORK, mask=True)
-    with FlopCounterMode(display=False) as counted:
-        run(model, plan).backward()
-    assert compute.step(plan, once, cached=False, checkpointing=True) == pytest.approx(counted.get_total_flops(), rel=0.04)
+    assert planned(plan, once, checkpointing=True) == pytest.approx(counted(model, plan, backward=True), rel=0.01)
 
 
 def test_adapters_take_no_gradient_of_frozen_weights(checkpoint):
@@ -61,7 +75,7 @@ def test_adapters_take_no_gradient_of_frozen_weights(checkpoint):
     full = replace(plan, parts=open_model(RECIPES["tiny"]().model.model_copy(update={"checkpoint": str(checkpoint)})).parts)
     once = compute.forward(plan, WORK, mask=True)
     saved = compute.step(full, once, False, False) - compute.step(plan, once, False, False)
-    assert saved == pytest.approx(once.language + once.head + 2 * once.vision + 2.5 * once.vision_attention)
+    assert saved == pytest.approx(once.language + once.head + 2 * once.vision + 2.5 * once.vision_attention + once.patches)
 
 
 def test_several_chunks_run_forward_twice():
@@ -86,5 +100,5 @@ def test_the_time_of_crem_2b():
     assert compute.block_weights(model.language) == 2 * 1536 * 1536 + 2 * 1536 * 256 + 3 * 1536 * 8960 == 46_792_704
     assert once.language == pytest.approx(2 * 1_195_008 * 28 * 46_792_704)
     operations = compute.step(model, once, cached=True, checkpointing=True)
-    assert operations == pytest.approx(5.34e16, rel=0.01)
-    assert compute.seconds(operations, 8, 400e12, 0.35) == pytest.approx(47.7, rel=0.01)
+    assert operations == pytest.approx(5.084e16, rel=0.001)
+    assert compute.seconds(operations, 8, 400e12, 0.35) == pytest.approx(45.39, rel=0.001)
