@@ -80,7 +80,7 @@ def crem_qwen3vl_2b() -> RunConfig:
 RECIPES: dict[str, Callable[[], RunConfig]] = {
     "tiny": tiny,
     "crem_2b": crem_2b,
-    "crem_2b_lora": crem_2b_lora,
     "crem_7b": crem_7b,
+    "crem_2b_lora": crem_2b_lora,
     "crem_qwen3vl_2b": crem_qwen3vl_2b,
 }

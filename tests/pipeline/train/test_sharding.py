@@ -73,12 +73,14 @@ def test_sharding_changes_nothing_in_bf16(runs, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_the_planners_states_are_the_engines_tensors(runs, name):
-    """At stages 1 and 2 in float32, gradients that cross a boundary between ranks are kept whole: some per cent of so small a model."""
+    """Stage 3 keeps its bucket, and stage 1 in float32 keeps it between chunks. At stage 2 in float32, gradients that cross a boundary
+    between ranks are kept whole: some per cent of so small a model.
+    """
     file, _ = RUNS[name]
     sharding, run = _sharding(file), runs[name]
     planned = states(run["numbers"], run["trained"], sharding, ranks=2)
-    bucket = 4 * BUCKET if sharding.zero_optimization.stage == 3 else 0
+    bucket = 4 * BUCKET if sharding.zero_optimization.stage == 3 or file == "zero1" else 0
     found = max(sum(size for kind, size in held.items() if "int" not in kind) for held in run["held"])
-    close = 0.06 if file in ("zero1", "zero2") else 0.01
+    close = 0.06 if file == "zero2" else 0.01
     assert sum(planned.gpu.values()) + sum(planned.host.values()) + bucket == pytest.approx(found, rel=close)
     assert bool(planned.host) == ("offload" in name)
