@@ -44,7 +44,9 @@ def test_workers_have_the_jobs_own_priority(ray_of_two: None) -> None:
     assert {os.getpriority(os.PRIO_PROCESS, process) for process in found} == {os.getpriority(os.PRIO_PROCESS, 0)}
 
 
-def test_waiting_for_a_worker_is_said_and_ends(ray_of_two: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_waiting_for_a_worker_is_said_and_ends(
+    ray_of_two: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     """Both CPUs are taken, by tasks that end when told to."""
     monkeypatch.setattr(module, "MINUTE_S", 0.2)
     monkeypatch.setattr(module, "WORKER_MINUTES", 3)

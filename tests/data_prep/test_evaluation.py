@@ -131,7 +131,9 @@ def test_planted_rows_are_dropped_and_listed(settings: PrepareSettings, tmp_path
     assert contents(one.out) == contents(settings.out)
 
 
-def test_without_hits_the_shards_are_those_made_without_comparing(settings: PrepareSettings, corpus: Path, tmp_path: Path) -> None:
+def test_without_hits_the_shards_are_those_made_without_comparing(
+    settings: PrepareSettings, corpus: Path, tmp_path: Path
+) -> None:
     compared = settings.model_copy(update={"roots": (corpus,)})
     plain = compared.model_copy(update={"against": (), "out": tmp_path / "plain"})
     assert prepare(compared).dropped == [] == prepare(plain).dropped

@@ -229,7 +229,9 @@ def test_size_is_refused_from_the_header(width, height, expected):
 
 
 def test_size_messages_say_found_and_expected():
-    with pytest.raises(ImageError, match=r"found 8000 x 7000 pixels, expected at most 50000000 pixels and 16384 a side"):
+    with pytest.raises(
+        ImageError, match=r"found 8000 x 7000 pixels, expected at most 50000000 pixels and 16384 a side"
+    ):
         open_image(ImageRef("b.png", data=png(8000, 7000, 8, 2, b"\0")))
     with pytest.raises(ImageError, match=r"found 1 x 201, expected an aspect ratio up to 200"):
         open_image(ImageRef("b.png", data=png(1, 201, 8, 2, b"\0")))

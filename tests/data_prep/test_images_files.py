@@ -120,7 +120,9 @@ def test_the_watch_sees_an_image_being_read(root):
 
 
 def test_path_messages_name_path_and_root(root):
-    with pytest.raises(ImageError, match=rf"'\.\./secret\.png': found a path that leads to .*, expected one below {root}"):
+    with pytest.raises(
+        ImageError, match=rf"'\.\./secret\.png': found a path that leads to .*, expected one below {root}"
+    ):
         open_image(ImageRef("../secret.png", root))
     with pytest.raises(ImageError, match=rf"expected a file at {root}/images/no\.png, found: No such file"):
         open_image(ImageRef("images/no.png", root))

@@ -154,7 +154,9 @@ def test_other_settings_on_the_same_folder_are_refused(settings: PrepareSettings
     assert contents(settings.out) == before
 
 
-def test_other_data_on_the_same_folder_is_refused(settings: PrepareSettings, write_corpus: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_other_data_on_the_same_folder_is_refused(
+    settings: PrepareSettings, write_corpus: Callable[[Path], Path], tmp_path: Path
+) -> None:
     """As many rows, other bytes."""
     prepare(settings)
     root = write_corpus(tmp_path / "data")
@@ -181,7 +183,9 @@ def test_two_jobs_on_one_folder_are_refused(settings: PrepareSettings) -> None:
     assert prepare(settings).rows == 30
 
 
-def test_unusable_rows_are_set_aside_with_reasons(settings: PrepareSettings, write_corpus: Callable[[Path], Path], tmp_path: Path) -> None:
+def test_unusable_rows_are_set_aside_with_reasons(
+    settings: PrepareSettings, write_corpus: Callable[[Path], Path], tmp_path: Path
+) -> None:
     root = write_corpus(tmp_path / "data")
     (root / "MMEB-train" / "images" / "3.png").write_bytes(b"no picture")
     (root / "MMEB-train" / "images" / "13.png").unlink()

@@ -41,7 +41,9 @@ def write_json() -> Callable[[Path, list], Path]:
     def write(path: Path, records: list) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(record, ensure_ascii=False) for record in records]
-        path.write_text("\n".join(lines) if path.suffix == ".jsonl" else json.dumps(records, ensure_ascii=False, indent=1))
+        path.write_text(
+            "\n".join(lines) if path.suffix == ".jsonl" else json.dumps(records, ensure_ascii=False, indent=1)
+        )
         return path
 
     return write

@@ -72,7 +72,9 @@ def test_multiple_choice(load):
     assert first.images == (ImageRef("Bench.tsv#7", data=picture(1)),)
 
 
-@pytest.mark.parametrize("answers, kind", [(("Yes", "No"), "yes_no"), (("yes", "NO "), "yes_no"), (("Yes", "Maybe"), "open")])
+@pytest.mark.parametrize(
+    "answers, kind", [(("Yes", "No"), "yes_no"), (("yes", "NO "), "yes_no"), (("Yes", "Maybe"), "open")]
+)
 def test_kind_without_options(load, answers, kind):
     assert load(*(item(str(i), answer=answer) for i, answer in enumerate(answers))).kind == kind
 
@@ -132,7 +134,9 @@ def test_byte_order_mark(load, tmp_path):
 def test_rows_without_image_are_left_out_and_counted(load):
     found = load(item("0", ""), item("1"), item("2", ""))
     assert ([row.index for row in found.rows], found.without_image) == (["1"], 2)
-    with pytest.raises(DataError, match=r"found no row with an image; expected base64 in image, or files in image_path"):
+    with pytest.raises(
+        DataError, match=r"found no row with an image; expected base64 in image, or files in image_path"
+    ):
         load(item("0", ""))
 
 
@@ -165,7 +169,9 @@ def test_unusable_images_and_indices(load, rows, message):
 def test_wrong_columns(tmp_path, header, message):
     path = tmp_path / "b.tsv"
     path.write_text(header + "\n")
-    with pytest.raises(DataError, match=rf"b\.tsv: found columns .*: {message} expected index, question, answer, and image"):
+    with pytest.raises(
+        DataError, match=rf"b\.tsv: found columns .*: {message} expected index, question, answer, and image"
+    ):
         load_benchmark(path)
 
 

@@ -47,7 +47,9 @@ def test_records_become_samples(load, tmp_path, name):
 
 
 def test_marker_at_the_end_or_in_a_later_turn(load):
-    end, later = load(talk("What?\n<image>", "a", image="a.png"), talk("Hi", "Hello", "And <image>?", "Cat", image="a.png"))
+    end, later = load(
+        talk("What?\n<image>", "a", image="a.png"), talk("Hi", "Hello", "And <image>?", "Cat", image="a.png")
+    )
     assert end.turns == (Turn("What?", "a"),)
     assert later.turns == (Turn("Hi", "Hello"), Turn("And ?", "Cat"))
 
@@ -101,7 +103,9 @@ def test_broken_line_spoils_only_itself(load, tmp_path, write_json):
 
 def test_array_items_are_found_whatever_stands_in_strings(load):
     odd = 'a "quoted\\" ]}{[ \\\\ brace } and \u4e2d\U0001f600 \n'
-    results = load(*(talk("<image>" + odd + str(i), "[{" * i + "a", image="a.png", meta={"x": [[1], {}]}) for i in range(5)))
+    results = load(
+        *(talk("<image>" + odd + str(i), "[{" * i + "a", image="a.png", meta={"x": [[1], {}]}) for i in range(5))
+    )
     assert [result.turns for result in results] == [(Turn(odd + str(i), "[{" * i + "a"),) for i in range(5)]
 
 
@@ -122,7 +126,9 @@ def test_huge_record_is_rejected_unread(load, monkeypatch):
 
 
 def test_deep_nesting_is_rejected(load, tmp_path):
-    (tmp_path / "caps.json").write_text('[{"conversations": [], "image": ""}, {"x": ' + "[" * 200000 + "]" * 200000 + "}]")
+    (tmp_path / "caps.json").write_text(
+        '[{"conversations": [], "image": ""}, {"x": ' + "[" * 200000 + "]" * 200000 + "}]"
+    )
     (part,) = discover(tmp_path)
     assert [result.reason.partition(":")[0] for result in read(part, 0, 2)] == ["conversations", "json"]
 
@@ -131,7 +137,9 @@ def test_deep_nesting_is_rejected(load, tmp_path):
 def test_cut_off_array_is_refused(tmp_path, write_json, cut):
     path = write_json(tmp_path / "caps.json", [talk("q", "a"), talk("q", "a")])
     path.write_bytes(path.read_bytes()[:-cut])
-    with pytest.raises(DataError, match=r"caps\.json: found a JSON array without its closing bracket, expected a whole file"):
+    with pytest.raises(
+        DataError, match=r"caps\.json: found a JSON array without its closing bracket, expected a whole file"
+    ):
         discover(tmp_path)
 
 
@@ -144,7 +152,9 @@ def test_no_records(tmp_path, name, content):
 
 def test_records_without_conversations(tmp_path, write_json):
     write_json(tmp_path / "caps.json", [{"id": 1, "image": "a.png", "conversation": []}])
-    with pytest.raises(DataError, match=r"caps.json: found keys conversation, id, image; missing conversations; expected"):
+    with pytest.raises(
+        DataError, match=r"caps.json: found keys conversation, id, image; missing conversations; expected"
+    ):
         discover(tmp_path)
 
 

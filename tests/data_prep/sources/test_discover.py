@@ -88,7 +88,9 @@ def test_odd_split_names(corpora, split):
 
 def test_two_sets_of_one_name(corpora, write_parquet):
     write_parquet(corpora / "more" / "Ant" / FILE, [PAIR])
-    with pytest.raises(DataError, match=r"two sets are called mmeb_train/Ant: .*MMEB-train.* and .*more.*; rename or move"):
+    with pytest.raises(
+        DataError, match=r"two sets are called mmeb_train/Ant: .*MMEB-train.* and .*more.*; rename or move"
+    ):
         discover(corpora)
 
 

@@ -180,7 +180,9 @@ def test_instructions_of_another_length(root, write_parquet):
 
 def test_wrong_columns(root, write_parquet):
     write_parquet(root / "A" / FILE, [{"qry_text": "q", "qry_image_path": "", "tgt_text": ["a"], "tgt_img_path": [""]}])
-    with pytest.raises(DataError, match=r"found qry_text, qry_image_path, .*; missing qry_img_path; expected qry_text, qry_img"):
+    with pytest.raises(
+        DataError, match=r"found qry_text, qry_image_path, .*; missing qry_img_path; expected qry_text, qry_img"
+    ):
         load_sets(root)
     write_parquet(root / "A" / FILE, [ranking() | {"tgt_text": "a"}])
     with pytest.raises(DataError, match=r"column tgt_text: found string; expected list of string"):

@@ -36,7 +36,9 @@ def load(root, write_parquet):
 
 
 def test_a_row_becomes_a_sample(load, root):
-    (sample,) = load(pair("<|image_1|>\nWhat is it?\n", "images/S/a b.png", "a square ", "", "<|image_1|>\nx\n", "images/S/n.png"))
+    (sample,) = load(
+        pair("<|image_1|>\nWhat is it?\n", "images/S/a b.png", "a square ", "", "<|image_1|>\nx\n", "images/S/n.png")
+    )
     assert sample.id == "mmeb_train/Shapes/original/0"
     assert sample.source == "mmeb_train/Shapes"
     assert sample.query == Side("What is it?", (ImageRef("images/S/a b.png", root),))
@@ -67,7 +69,9 @@ def test_placeholder_and_space_are_stripped_with_and_without_image(load, stored,
 
 
 def test_empty_sides_are_rejected_in_their_place(load):
-    results = load(pair("q0", "", "p", ""), pair(" \n", "", "p", ""), pair("q2", "", "<|image_1|>\n", ""), pair("q3", "", "p", ""))
+    results = load(
+        pair("q0", "", "p", ""), pair(" \n", "", "p", ""), pair("q2", "", "<|image_1|>\n", ""), pair("q3", "", "p", "")
+    )
     assert [getattr(result, "reason", result.id) for result in results] == [
         "mmeb_train/Shapes/original/0",
         "empty_side: query has neither text nor image",
@@ -82,7 +86,9 @@ def test_null_and_missing_negative_columns(load, root):
     assert load(pair("q", "", "p", "", None, None))[0].negatives == ()
     assert load(pair("q", "", "p", "", "", ""))[0].negatives == ()
     assert load(pair("q", "", "p", "", "n", None))[0].negatives == (Side("n"),)
-    assert load(pair("q", "", "p", "", "", "images/S/n.png"))[0].negatives == (Side("", (ImageRef("images/S/n.png", root),)),)
+    assert load(pair("q", "", "p", "", "", "images/S/n.png"))[0].negatives == (
+        Side("", (ImageRef("images/S/n.png", root),)),
+    )
 
 
 def test_other_string_types_are_read(load):
@@ -187,7 +193,9 @@ def test_extension_types_are_refused(root, write_parquet):
 
 def test_no_rows(root, write_parquet):
     write_parquet(root / "Shapes" / FILE, [], pa.schema([(name, pa.string()) for name in SIX]))
-    with pytest.raises(DataError, match=r"original-00000-of-00001\.parquet: found 0 rows, expected at least one; download"):
+    with pytest.raises(
+        DataError, match=r"original-00000-of-00001\.parquet: found 0 rows, expected at least one; download"
+    ):
         discover(root)
 
 
@@ -226,7 +234,9 @@ def test_first_image_must_exist(root, write_parquet):
     with pytest.raises(DataError) as caught:
         discover(root)
     message = str(caught.value)
-    assert message.startswith(f"{path}: its first image 'images/S/no.png' was not found; tried {root}/images/S/no.png (missing)")
+    assert message.startswith(
+        f"{path}: its first image 'images/S/no.png' was not found; tried {root}/images/S/no.png (missing)"
+    )
     assert "image root" in message
 
 

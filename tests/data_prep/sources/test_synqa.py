@@ -185,5 +185,7 @@ def test_missing_image_names_every_path_tried(tmp_path, write_json):
 
 def test_records_without_conversations(tmp_path, write_json):
     write_json(tmp_path / "s.jsonl", [{"embed_text": "x", "image": IMAGE}])
-    with pytest.raises(DataError, match=r"s.jsonl: found keys embed_text, image; expected conversations beside embed_text"):
+    with pytest.raises(
+        DataError, match=r"s.jsonl: found keys embed_text, image; expected conversations beside embed_text"
+    ):
         discover(tmp_path)

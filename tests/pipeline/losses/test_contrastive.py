@@ -74,7 +74,9 @@ def batches(draw) -> ContrastiveInputs:
     return inputs(vectors[:pairs], vectors[pairs:], query_keys, candidate_keys)
 
 
-def brute_force(batch: ContrastiveInputs, temperature: float, symmetric: bool, margin: float | None = None) -> tuple[float, int, int]:
+def brute_force(
+    batch: ContrastiveInputs, temperature: float, symmetric: bool, margin: float | None = None
+) -> tuple[float, int, int]:
     """Candidate by candidate, with the set of known (query, target) pairs: loss, correct rows, candidates the margin left out."""
     queries, targets = batch.query_keys_G.tolist(), batch.candidate_keys_C.tolist()
     known = set(zip(queries, targets, strict=False))

@@ -23,7 +23,9 @@ from pipeline.track import Tracker, TrackSettings, log_to_run, scored_run_tags
 def store(tmp_path_factory: pytest.TempPathFactory) -> TrackSettings:
     """One database for all tests here: creating its tables takes seconds."""
     root = tmp_path_factory.mktemp("store")
-    return TrackSettings(uri=f"sqlite:///{root}/made/on/demand/mlflow.db", artifacts=str(root / "artifacts"), system_metrics=False)
+    return TrackSettings(
+        uri=f"sqlite:///{root}/made/on/demand/mlflow.db", artifacts=str(root / "artifacts"), system_metrics=False
+    )
 
 
 @pytest.fixture
@@ -102,7 +104,9 @@ def test_a_figure_is_kept_and_uploaded(store: TrackSettings, client: mlflow.Mlfl
     ("error", "status"),
     [(RuntimeError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit(0), "FINISHED"), (SystemExit(3), "FAILED")],
 )
-def test_how_a_run_ends(store: TrackSettings, client: mlflow.MlflowClient, tmp_path: Path, error: BaseException, status: str) -> None:
+def test_how_a_run_ends(
+    store: TrackSettings, client: mlflow.MlflowClient, tmp_path: Path, error: BaseException, status: str
+) -> None:
     with pytest.raises((RuntimeError, KeyboardInterrupt, SystemExit)), _start(store, tmp_path) as tracker:
         raise error
     assert client.get_run(tracker.run_id).info.status == status
@@ -154,7 +158,9 @@ def test_a_server_that_never_answers_costs_a_bounded_wait(tmp_path: Path, monkey
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         began = time.monotonic()
-        tracker = Tracker.start(TrackSettings(uri=f"http://127.0.0.1:{silent.getsockname()[1]}"), "test", tmp_path, {}, {})
+        tracker = Tracker.start(
+            TrackSettings(uri=f"http://127.0.0.1:{silent.getsockname()[1]}"), "test", tmp_path, {}, {}
+        )
         tracker.metrics(0, {"loss": 1})
         assert time.monotonic() - began < 6
     assert _journal(tmp_path)[0]["metrics"] == {"loss": 1}
@@ -181,7 +187,9 @@ def test_an_outage_in_the_middle_blocks_nothing_and_loses_nothing(
     assert Counter(m.step for m in client.get_metric_history(tracker.run_id, "loss")) == Counter(range(100))
 
 
-def test_a_job_that_cannot_succeed_does_not_hold_up_the_rest(store: TrackSettings, client: mlflow.MlflowClient, tmp_path: Path) -> None:
+def test_a_job_that_cannot_succeed_does_not_hold_up_the_rest(
+    store: TrackSettings, client: mlflow.MlflowClient, tmp_path: Path
+) -> None:
     with _start(store, tmp_path) as tracker:
         tracker.artifact(tmp_path / "never written")
         tracker.tags({"after": "it"})
@@ -189,7 +197,9 @@ def test_a_job_that_cannot_succeed_does_not_hold_up_the_rest(store: TrackSetting
     assert tracker.unsent == 1
 
 
-def test_a_run_that_is_gone_is_replaced_from_the_journal(store: TrackSettings, client: mlflow.MlflowClient, tmp_path: Path) -> None:
+def test_a_run_that_is_gone_is_replaced_from_the_journal(
+    store: TrackSettings, client: mlflow.MlflowClient, tmp_path: Path
+) -> None:
     with _start(store, tmp_path) as first:
         first.metrics(0, {"loss": 7})
     with _start(store, tmp_path, resume_run_id="0" * 32, resume_step=1) as second:
@@ -198,7 +208,9 @@ def test_a_run_that_is_gone_is_replaced_from_the_journal(store: TrackSettings, c
     assert [m.value for m in client.get_metric_history(second.run_id, "loss")] == [7, 6]
 
 
-def test_an_evaluation_is_a_child_of_the_run_it_scores(store: TrackSettings, client: mlflow.MlflowClient, tmp_path: Path) -> None:
+def test_an_evaluation_is_a_child_of_the_run_it_scores(
+    store: TrackSettings, client: mlflow.MlflowClient, tmp_path: Path
+) -> None:
     with _start(store, tmp_path / "train") as training:
         pass
     with _start(store, tmp_path / "eval", tags=scored_run_tags(training.run_id)) as evaluation:
@@ -211,7 +223,9 @@ def test_an_evaluation_is_a_child_of_the_run_it_scores(store: TrackSettings, cli
     assert not log_to_run(store.uri, "0" * 32, {"a": 1.0})
 
 
-def test_system_metrics(store: TrackSettings, client: mlflow.MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_metrics(
+    store: TrackSettings, client: mlflow.MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     with _start(store.model_copy(update={"system_metrics": True}), tmp_path) as tracker:
         _until(lambda: "system/cpu_utilization_percentage" in client.get_run(tracker.run_id).data.metrics)
@@ -300,7 +314,9 @@ assert tracker.run_id and not tracker.unsent
 assert (os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"], os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) == ("1", "5")
 """
     root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
