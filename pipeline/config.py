@@ -38,6 +38,8 @@ class ModelSettings(Settings):
     attention: Literal["sdpa", "two_causal"] = "sdpa"
     """How the language model attends: sdpa under a dense boolean mask of row_tokens x row_tokens a row, or the same rule as plain causal
     attentions without a mask, for long rows. (Eager attention would add a boolean mask and hide nothing.)"""
+    kernels: Literal["plain", "liger"] = "plain"
+    """plain: the backbone's own modules; liger: fused norms and SwiGLU of the package liger-kernel, on GPUs (`model/kernels.py`)."""
     gradient_checkpointing: bool = False
     """Keep only each layer's input and compute the rest again in the backward pass: less memory, about a third more time."""
     train: Literal["full", "lora"] = "full"

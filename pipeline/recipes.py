@@ -38,6 +38,18 @@ def crem_2b() -> RunConfig:
     )
 
 
+def crem_2b_lora() -> RunConfig:
+    """CREM on Qwen2-VL-2B with adapters, at the rate the field takes for them (VLM2Vec-V2: rank 16, 5e-5)."""
+    base = crem_2b()
+    return base.model_copy(
+        update={
+            "out": Path("work/crem-2b-lora"),
+            "model": base.model.model_copy(update={"train": "lora"}),
+            "optim": base.optim.model_copy(update={"learning_rate": 5e-5}),
+        }
+    )
+
+
 def crem_7b() -> RunConfig:
     """CREM on Qwen2-VL-7B: as 2B, with a smaller chunk per forward."""
     base = crem_2b()
@@ -50,4 +62,25 @@ def crem_7b() -> RunConfig:
     )
 
 
-RECIPES: dict[str, Callable[[], RunConfig]] = {"tiny": tiny, "crem_2b": crem_2b, "crem_7b": crem_7b}
+def crem_qwen3vl_2b() -> RunConfig:
+    """CREM on Qwen3-VL-2B-Instruct: as on Qwen2-VL-2B. The paper has no such run.
+
+    Its shards are its own (prepare with --max-pixels 1310720: 1,280 visual tokens of 32 x 32 pixels).
+    """
+    base = crem_2b()
+    return base.model_copy(
+        update={
+            "out": Path("work/crem-qwen3vl-2b"),
+            "model": ModelSettings(checkpoint="work/Qwen3-VL-2B-crem-init", gradient_checkpointing=True),
+            "data": base.data.model_copy(update={"shards": Path("work/shards-qwen3vl")}),
+        }
+    )
+
+
+RECIPES: dict[str, Callable[[], RunConfig]] = {
+    "tiny": tiny,
+    "crem_2b": crem_2b,
+    "crem_7b": crem_7b,
+    "crem_2b_lora": crem_2b_lora,
+    "crem_qwen3vl_2b": crem_qwen3vl_2b,
+}

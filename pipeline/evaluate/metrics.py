@@ -97,9 +97,7 @@ def coverage(rows: Iterable[SetScore]) -> dict[str, int]:
     return {name: len(values) for name, values in _members(rows).items()}
 
 
-def extract_option(
-    prediction: str, options: Mapping[str, str], *, answer_is: bool = False, wary_of_article: bool = False
-) -> str | None:
+def extract_option(prediction: str, options: Mapping[str, str], *, answer_is: bool = False, wary_of_article: bool = False) -> str | None:
     """The option a free-text answer chose, by VLMEvalKit's rules 1-5 (`matching_util.py`); no judge.
 
     1. a fixed refusal phrase -> 'Z'; 2. exactly one option letter among the words, first seen within the last four ->

@@ -32,10 +32,12 @@ def score_sets(sets: list[EvalSet], model: Crem, encoder: Encoder, collator: Col
         DataError: a query or candidate cannot be encoded (named with its set).
     """
     sides = list(dict.fromkeys(side for eval_set in sets for row in eval_set.rows for side in (row.query, *row.candidates)))
-    embeddings = np.concatenate([
-        embed(model, collator, [_encode(encoder, side) for side in sides[start : start + WINDOW]]).numpy()
-        for start in tqdm(range(0, len(sides), WINDOW), desc="embed", disable=None, leave=False)
-    ])
+    embeddings = np.concatenate(
+        [
+            embed(model, collator, [_encode(encoder, side) for side in sides[start : start + WINDOW]]).numpy()
+            for start in tqdm(range(0, len(sides), WINDOW), desc="embed", disable=None, leave=False)
+        ]
+    )
     place = {side: i for i, side in enumerate(sides)}
     out.mkdir(parents=True, exist_ok=True)
     return [_score(eval_set, embeddings, place, out / f"{eval_set.name}.jsonl") for eval_set in sets]
@@ -82,5 +84,3 @@ def _encode(encoder: Encoder, side: Side):
     except DataError as error:
         shown = ", ".join(image.name for image in side.images) or repr(side.text[:60])
         raise DataError(f"evaluation side {shown}: {error}. Scores need every row: mend the data") from error
-
-

@@ -57,9 +57,7 @@ def by_meta(scores: Sequence[RetrievalScore], title: str) -> Figure:
         axes.bar(x, 100 * means[name], width=0.7, color=colour, edgecolor="black", lw=0.6)
         write_value(axes, x, means[name])
         axes.hlines(100 * chances[name], x - 0.42, x + 0.42, **CHANCE)
-    labels = [
-        f"{name}\n{counts[name]} set{'s' * (counts[name] > 1)}\nguessing {100 * chances[name]:.1f}" for name in names
-    ]
+    labels = [f"{name}\n{counts[name]} set{'s' * (counts[name] > 1)}\nguessing {100 * chances[name]:.1f}" for name in names]
     axes.set_xticks(range(len(names)), labels)
     dress(axes, f"Retrieval: {title}", "Precision@1, mean over sets (%)", len(names))
     figure.legend(handles=[chance_key()], loc="outside lower center", frameon=False)

@@ -21,9 +21,11 @@ from pipeline.batches.loader import StepLoader
 from pipeline.batches.reader import ShardReader
 from pipeline.config import RunConfig
 from pipeline.losses.contrastive import learnt_temperature
+from pipeline.model.kernels import check_kernels
 from pipeline.train import checkpoint, commit
 from pipeline.train.cli import Command, parse
-from pipeline.train.engine import Engine, init_distributed, load_deepspeed_config
+from pipeline.train.ds_config import check_ranks, load_deepspeed_config
+from pipeline.train.engine import Engine, init_distributed
 from pipeline.train.export import export
 from pipeline.train.progress import Progress
 from pipeline.train.saver import Keep, SaveError, Saver
@@ -120,9 +122,11 @@ def _inputs(config: RunConfig) -> tuple[dict, Encoder, ShardReader]:
     """
     found, problem = None, None
     try:
+        check_kernels(config.model)
         encoder = Encoder(config.model.checkpoint)
         chorus_size(max(config.chorus.elastic, default=None), len(encoder.chorus_ids), "chorus.elastic: k")
         found = load_deepspeed_config(config.deepspeed, config.optim.clip), encoder, ShardReader(config.data.shards, encoder, verify=False)
+        check_ranks(found[0], comm.world_size())
         if config.data.verify:
             verify_shards(config.data.shards, found[2].manifest, part=comm.rank(), parts=comm.world_size())
     except DataError as error:

@@ -1,11 +1,9 @@
 """The only file that imports deepspeed: building the engine, one step's mechanics, and gathering what ZeRO has scattered.
 
-The DeepSpeed JSON says how to shard and in which precision. Batch, learning rate and clipping belong to the run config and are refused
-in the JSON, so that no value is stated twice. Every key whose default has changed between DeepSpeed versions is set here explicitly.
+How to shard and in which precision is the DeepSpeed JSON's part: `ds_config.load_deepspeed_config` reads it.
 """
 
 import copy
-import json
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -23,56 +21,15 @@ from pipeline import comm
 from pipeline.batches.batch import PackedBatch
 from pipeline.config import RunConfig
 from pipeline.model.crem import load_backbone
+from pipeline.model.kernels import apply_kernels
 from pipeline.model.trainable import make_trainable, plain_weights
 from pipeline.train import frozen, reshard
 from pipeline.train.checkpoint import UnwrittenError
+from pipeline.train.ds_config import load_deepspeed_config as load_deepspeed_config  # here too, for whoever builds an engine
 from pipeline.train.groups import parameter_groups, rate_shares, set_rates
-
-OWNED = {
-    "train_batch_size": "batch.pairs",
-    "train_micro_batch_size_per_gpu": "batch.chunk_tokens",
-    "gradient_accumulation_steps": "batch.chunk_tokens",
-    "gradient_clipping": "optim.clip",
-    "optimizer": "optim",
-    "scheduler": "optim.schedule",
-}
-"""Keys of a DeepSpeed config that the run config owns, and where."""
 
 LAYOUT = "layout"
 """The key of `Engine._layout` in what DeepSpeed saves for its caller (client_state)."""
-
-KNOWN = {"zero_optimization", "bf16", "aio", "wall_clock_breakdown", "comms_logger", "flops_profiler"}
-"""Top-level keys accepted in the JSON; DeepSpeed itself ignores a misspelt one without a word."""
-
-
-def load_deepspeed_config(path: Path, clip: float) -> dict:
-    """Read a DeepSpeed JSON and complete it.
-
-    Raises:
-        DataError: no such file, not JSON, an unknown key, or a key the run config owns (named with its place).
-    """
-    if not path.is_file():
-        raise DataError(f"{path}: found no such DeepSpeed config; expected a JSON file, e.g. ds_configs/zero3.json")
-    try:
-        config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}: found invalid JSON ({error}); expected a DeepSpeed configuration") from error
-    for key in config:
-        if key in OWNED:
-            raise DataError(f"{path}: found {key}, which the run config owns; remove it here and set --{OWNED[key]}")
-        if key not in KNOWN:
-            raise DataError(f"{path}: found the unknown key {key}; expected one of {sorted(KNOWN)}")
-    return config | {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": clip,
-        "zero_allow_untested_optimizer": False,
-        "zero_force_ds_cpu_optimizer": False,
-        # chunks add up in float32 whatever the weights' type, so that their number does not change the gradient
-        "data_types": {"grad_accum_dtype": "fp32"},
-        "communication_data_type": "fp32",
-        "prescale_gradients": False,
-    }
 
 
 def init_distributed(timeout_minutes: float) -> torch.device:
@@ -100,14 +57,17 @@ class Engine:
         self._hf_config = HfDeepSpeedConfig(ds_config) if stage3 else None
         dtype = torch.bfloat16 if ds_config.get("bf16", {}).get("enabled") else torch.float32
         backbone = load_backbone(config.model.checkpoint, dtype, config.model.attention)
+        apply_kernels(backbone, config.model)
         self.model = make_trainable(backbone, config.model, config.seed, gather, config.loss.learn_temperature)
         self.model.train()
         if config.model.gradient_checkpointing:
             self.model.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        offloaded = "offload_optimizer" in ds_config["zero_optimization"]
         optimizer = torch.optim.AdamW(
             parameter_groups(self.model, config.optim.weight_decay, rate_shares(config)),
             lr=config.optim.learning_rate,
             betas=(config.optim.beta1, config.optim.beta2),
+            fused=True if offloaded else None,  # one vectorised pass on the CPU, without DeepSpeed's own operator and its compiler
         )
         self.engine, *_ = deepspeed.initialize(model=self.model, optimizer=optimizer, config=ds_config)
         self._files = self.engine.checkpoint_engine = Files()

@@ -176,7 +176,8 @@ def _headline(command: Command, ds_config: dict, data: Manifest, counts: dict[st
         f"  data {config.data.shards}: {data.rows} rows, manifest {data.digest()[:16]}\n"
         f"  step: {config.batch.pairs} pairs (sub-batches of {config.batch.sub_batch} from one source), "
         f"{config.batch.conversations} conversations\n"
-        f"  rates: {_rates(config.optim)}"
+        f"  rates: {_rates(config.optim)}\n"
+        f"  AdamW betas {config.optim.beta1:g} {config.optim.beta2:g}, seed {config.seed}, kernels {config.model.kernels}"
     )
 
 

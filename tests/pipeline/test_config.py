@@ -64,6 +64,7 @@ VALID = {
     "ranks": 16,
     "timeout_minutes": 2.5,
     "model.checkpoint": "some/folder",
+    "model.kernels": "liger",
     "model.train": "lora",
     "data.shards": "some/shards",
     "data.mix_exponent": 0.5,
@@ -111,6 +112,7 @@ INVALID = [
     *[(f"optim.rates.{part}", value) for part in RateSettings.model_fields for value in (0, -1e-3, NAN, INF, "fast")],
     ("model.attention", "flash"),
     ("model.attention", "eager"),
+    ("model.kernels", "flash"),
     ("model.train", "adapters"),
     ("model.freeze_vision", 2),
     *[("model.lora.rank", value) for value in (0, -4, 1.5)],
@@ -134,7 +136,7 @@ def test_defaults_and_recipes_are_valid() -> None:
 
 def test_the_papers_values() -> None:
     """CREM: a_r = 1, a_g = 0.5, p = 0.5."""
-    for config in (RunConfig(), RECIPES["crem_2b"](), RECIPES["crem_7b"]()):
+    for config in (RunConfig(), RECIPES["crem_2b"](), RECIPES["crem_7b"](), RECIPES["crem_qwen3vl_2b"]()):
         assert (config.loss.retrieval_weight, config.loss.generation_weight, config.loss.compression_probability) == (1.0, 0.5, 0.5)
 
 

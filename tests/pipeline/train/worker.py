@@ -116,7 +116,7 @@ def run(scenario: dict) -> dict:
         if done == number + 1:
             engine.save(Path(target), "state")
             comm.barrier()
-    out = {"results": results, "weights": _weights(engine), "optimized": _optimized(engine)}
+    out = {"results": results, "weights": _weights(engine), "optimized": optimized(engine)}
     out["log_scale"] = engine.log_scale() if config.loss.learn_temperature else None
     if "export" in scenario:
         engine.model.eval()
@@ -127,7 +127,7 @@ def run(scenario: dict) -> dict:
     return out
 
 
-def _optimized(engine) -> int:
+def optimized(engine) -> int:
     """Parameters that the optimizer was given."""
     model = engine.model
     return sum(getattr(p, "ds_numel", p.numel()) for group in parameter_groups(model, 0.0) for p in group["params"])
