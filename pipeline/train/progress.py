@@ -14,11 +14,13 @@ from data_prep.shards import Manifest, write_json
 from pipeline import comm
 from pipeline.batches.loader import RankStep
 from pipeline.config import OptimSettings, RunConfig
-from pipeline.losses.geometry import COLLAPSED_RANK, Geometry
 from pipeline.model.crem import Crem
 from pipeline.model.trainable import parameter_counts
 from pipeline.track import Tracker
 from pipeline.train.cli import Command
+from pipeline.train.health import Watch, slowest
+from pipeline.train.held_out import HeldOutResult
+from pipeline.train.pace import PaceMeter
 from pipeline.train.step import StepResult
 
 SMOOTH = 0.9
@@ -28,11 +30,11 @@ SMOOTH = 0.9
 class Progress:
     """Counts, prints and tracks; a context manager that closes the tracked run as finished or failed."""
 
-    def __init__(self, config: RunConfig, tracker: Tracker | None):
-        self.config, self.tracker = config, tracker
+    def __init__(self, config: RunConfig, tracker: Tracker | None, pace: PaceMeter | None = None):
+        self.config, self.tracker, self.pace = config, tracker, pace
         self.failed = False
         """Set where the run ended before its last step without an exception."""
-        self._warned = False
+        self._watch = Watch()
         self._last = time.perf_counter()
         self._seconds: float | None = None
 
@@ -56,7 +58,7 @@ class Progress:
             for name in ("config.json", "deepspeed.json"):
                 tracker.artifact(config.out / name)
             tracker.artifact(config.data.shards / "manifest.json", "data")
-        progress = cls(config, tracker)
+        progress = cls(config, tracker, PaceMeter(model))
         progress.say(_headline(command, ds_config, data, counts, first))
         return progress
 
@@ -84,7 +86,9 @@ class Progress:
 
     def step(self, number: int, work: RankStep, result: StepResult, rate: float, waited: float) -> None:
         """Record one step (collective)."""
-        rows, tokens, places = comm.sum_numbers([work.rows, work.tokens, work.places])
+        # at a look every rank's pace and wait travel in the same sum, each in a place of its own
+        own = [self.pace.read() if self.pace else 0.0, waited] if self.due(number) else []
+        rows, tokens, places, *by_rank = comm.sum_numbers([work.rows, work.tokens, work.places, *_at_rank(own)])
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         self._seconds = seconds if self._seconds is None else SMOOTH * self._seconds + (1 - SMOOTH) * seconds
@@ -110,11 +114,21 @@ class Progress:
             "chorus_k": float(work.chorus),
             "memory/rank0_gib": _memory_gib(),
         }
+        found = [self._watch.loss(number + 1, result.loss)]
+        values["health/loss_spike"] = float(self._watch.spiking)
+        if by_rank:
+            paces, waits = by_rank[0::2], by_rank[1::2]
+            found.append(self._watch.ranks(number + 1, paces))
+            slow = slowest(paces)
+            values |= {"speed/slowest_rank": float(slow.rank), "speed/slowest_share": slow.share}
+            values["speed/data_wait_share_worst"] = max(waits) / seconds
         if self.config.loss.margin is not None:
             values["loss/left_out"] = result.left_out
         if result.geometry:
             for name in ("alignment", "uniformity", "effective_rank"):
                 values[f"geometry/{name}"] = getattr(result.geometry, name)
+            values["health/collapsed"] = float(result.geometry.collapsed)
+        found.append(self._watch.geometry(number + 1, result.geometry))
         self.tracker.metrics(number + 1, values)
         done = number + 1
         if self.due(number):
@@ -124,9 +138,15 @@ class Progress:
                 f"generation {result.generation_loss:.3f}  in-batch P@1 {result.accuracy:.2f}  lr {rate:.1e}  "
                 f"{rows / seconds:.0f} samples/s  {tokens / seconds:.0f} tokens/s  left {left}"
             )
-            if result.geometry and result.geometry.collapsed and not self._warned:
-                self._warned = True
-                self.say(collapse_warning(done, result.geometry))
+        for warning in filter(None, found):
+            self.say(warning)
+
+    def evaluated(self, done: int, found: HeldOutResult) -> None:
+        """Record a look at the held-out rows after `done` steps; its time is not the next step's."""
+        self._last = time.perf_counter()
+        if self.tracker:
+            self.tracker.metrics(done, found.metrics())
+        self.say(f"step {done}/{self.config.steps}  {found.in_words()}")
 
     def exported(self, folder: Path) -> None:
         """Say where the trained model lies and what to do next."""
@@ -135,15 +155,11 @@ class Progress:
         self.say(f"exported: {folder}\nNext: bash launchers/evaluate.sh {folder}")
 
 
-def collapse_warning(step: int, geometry: Geometry) -> str:
-    """What it means, in plain words, that embeddings vary along hardly any direction, and what to try."""
-    return (
-        f"warning: step {step}: embeddings have collapsed: effective rank {geometry.effective_rank:.1f} of {geometry.full_rank} "
-        f"(expected: {COLLAPSED_RANK:.1f} or more).\n"
-        "  They differ along hardly any direction, so retrieval cannot tell most candidates apart, however low the loss.\n"
-        "  Try: a lower --optim.learning-rate, a longer --optim.warmup-share, a higher --loss.temperature, more --batch.pairs, or several "
-        "sources in a step (a smaller --batch.sub-batch). This is said once; geometry/effective_rank is recorded on."
-    )
+def _at_rank(own: list[float]) -> list[float]:
+    """`own` where this rank's numbers stand among those of all ranks, zeros elsewhere."""
+    out = [0.0] * (len(own) * comm.world_size())
+    out[comm.rank() * len(own) : (comm.rank() + 1) * len(own)] = own
+    return out
 
 
 def _headline(command: Command, ds_config: dict, data: Manifest, counts: dict[str, dict[str, int]], first: int) -> str:
