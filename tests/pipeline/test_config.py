@@ -99,6 +99,7 @@ INVALID = [
     *[("data.mix_exponent", value) for value in (-1, NAN, INF, "all")],
     *[("data.weights", value) for value in ({"a": -1}, {"a": NAN}, {"a": INF}, {"a": "much"}, {1: 1}, [1], "a")],
     *[("loss.margin", value) for value in (-2.1, 2.1, NAN, INF, "some")],
+    *[(f"evaluate.{name}", value) for name in ("every", "rows") for value in (0, -1, 1.5, "many")],
     ("data.verify", "perhaps"),
     ("loss.symmetric", 2),
     ("loss.learn_temperature", 2),
@@ -156,6 +157,7 @@ def test_every_plain_field_is_in_the_table() -> None:
     special |= {f"optim.rates.{part}" for part in RateSettings.model_fields}
     special |= {"model.attention", "model.gradient_checkpointing", "model.freeze_vision"}
     special |= {"model.lora.rank", "model.lora.alpha", "model.lora.dropout"}
+    special |= {"evaluate", "evaluate.shards", "evaluate.every", "evaluate.rows"}
     names = {".".join(path) for path in paths() if path[0] != "track"}
     assert names - special - {"model", "model.lora", "data", "batch", "chorus", "loss", "optim", "optim.rates"} == set(VALID)
 
@@ -215,6 +217,14 @@ def test_adapters_are_set_where_they_train() -> None:
     assert stop.value.code == 2
 
 
+def test_evaluation_settings_need_rows_to_look_at() -> None:
+    evaluate = parse(["tiny", "--evaluate.shards", "held/out", "--evaluate.every", "50", "--evaluate.rows", "64"]).config.evaluate
+    assert (evaluate.shards, evaluate.every, evaluate.rows) == (Path("held/out"), 50, 64)
+    for settings in ({"every": 50}, {"rows": 64}):
+        with pytest.raises(ValidationError, match=r"evaluate.every or evaluate.rows is set.*name evaluate.shards"):
+            RunConfig.model_validate({"evaluate": settings})
+
+
 def test_a_rate_of_the_temperature_needs_one_that_is_learnt() -> None:
     rate = {"optim": {"rates": {"temperature": 1e-3}}}
     assert RunConfig.model_validate({"loss": {"learn_temperature": True}} | rate).optim.rates.temperature == 1e-3
@@ -253,7 +263,7 @@ def test_content_is_what_the_result_depends_on() -> None:
     assert set(base) == {"steps", "seed", "deepspeed", "model", "data", "batch", "chorus", "loss", "optim"}
     watching = {"out": "elsewhere", "stop_after": 3, "save_every": 7, "keep": 9, "log_every": 2, "max_refused": 1, "timeout_minutes": 9.0}
     watching["ranks"] = 2
-    assert set(watching) | {"track"} == WATCHING
+    assert set(watching) | {"track", "evaluate"} == WATCHING
     words = [word for name, value in watching.items() for word in (f"--{name}", str(value))]
     assert parse(words).config.content() == base
     assert parse(["--seed", "1"]).config.content() != base
