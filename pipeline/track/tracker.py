@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,11 +100,11 @@ class Tracker:
 
         Where the path itself seems to hold a secret, nothing is recorded but a warning.
         """
-        path = Path(path).resolve()
+        path = Path(os.path.abspath(path))  # a link keeps its name
         if scrub(str(path)) != str(path):
             log.warning("not recorded, for its path seems to hold a secret: %s", scrub(str(path)))
             return
-        own = self._run_dir.resolve()
+        own = Path(os.path.abspath(self._run_dir))
         self._put("artifact", path=str(path.relative_to(own) if path.is_relative_to(own) else path), folder=folder)
 
     def figure(self, name: str, figure: Any) -> Path:
