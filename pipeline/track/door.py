@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 _FLUSH_S, _RETRY_S = 2.0, 15.0
 
+MIN_METRICS = 20
+"""What is sent at a time at least, where a slow server has not taken more within the time limit of a request."""
+
 
 class Door(threading.Thread):
     """The background thread that talks to MLflow. `tried` is set once the first attempt to reach it is over."""
@@ -46,6 +49,7 @@ class Door(threading.Thread):
         self._known: set[tuple[str, int]] = set()
         self._client = self._monitor = None
         self._down = False
+        self._batch = MAX_METRICS
 
     @property
     def unsent(self) -> int:
@@ -99,9 +103,11 @@ class Door(threading.Thread):
             self._monitor = start_monitor(run.run_id, self._settings.uri, resumed=not run.created)
 
     def _send(self) -> None:
-        while batch := self._peek(self._values, MAX_METRICS):
+        while batch := self._peek(self._values, self._batch):
             new = [value for value in batch if (value.key, value.step) not in self._known]
+            limit, self._batch = self._batch, max(MIN_METRICS, self._batch // 4)  # if this fails, less is tried
             self._attempt(partial(log_values, self._client, self.run_id, new), len(new))
+            self._batch = min(MAX_METRICS, limit * 2)
             self._pop(self._values, len(batch))
         while entries := self._peek(self._entries, 1):
             self._attempt(partial(apply, self._client, self.run_id, entries[0], self._record.run_dir), 1)
