@@ -79,7 +79,8 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     words = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--backend-store-uri", f"sqlite:///{root}/mlflow.db"]
     with open(root / "log", "wb") as log:
         command = [sys.executable, "-m", "mlflow", *words, "--artifacts-destination", str(root / "artifacts")]
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=root, start_new_session=True)
+        alone = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # no helpers: only the store is asked
+        server = subprocess.Popen(command, env=alone, stdout=log, stderr=log, cwd=root, start_new_session=True)
     door = Door(port)
     threading.Thread(target=door.serve_forever, daemon=True).start()
     try:
