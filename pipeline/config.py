@@ -189,7 +189,24 @@ class OptimSettings(Settings):
     """Gradient norm above which the gradient is scaled down."""
 
 
-WATCHING = {"out", "ranks", "stop_after", "log_every", "max_refused", "track", "timeout_minutes"}
+class EvaluateSettings(Settings):
+    """Looks at held-out rows while training; training itself is bit for bit the same with and without."""
+
+    shards: Path | None = None
+    """Folder of held-out rows, prepared for the same checkpoint (`python -m data_prep split` makes two folders of one); None: no looks."""
+    every: int = Field(default=500, gt=0)
+    """Steps between looks; the last step is always followed by one."""
+    rows: int = Field(default=256, gt=0)
+    """Pairs, and conversations, looked at: at most that many of each, evenly spaced over the folder, the same ones every time."""
+
+    @model_validator(mode="after")
+    def _rows_to_look_at(self) -> "EvaluateSettings":
+        if self.shards is None and (self.every, self.rows) != (500, 256):
+            raise ValueError("evaluate.every or evaluate.rows is set, but there is nothing to evaluate on: name evaluate.shards")
+        return self
+
+
+WATCHING = {"out", "ranks", "stop_after", "log_every", "max_refused", "track", "evaluate", "timeout_minutes"}
 WATCHING |= {"save_every", "save_in_background", "keep", "keep_best", "keep_best_is"}
 """Fields of a run that its result does not depend on. (Which data it was is recorded as the shards' digest, not as their path.)"""
 
@@ -218,7 +235,7 @@ class RunConfig(Settings):
     log_every: int = Field(default=10, gt=0)
     """Steps between progress lines; metrics are recorded for every step."""
     max_refused: int = Field(default=10, ge=0)
-    """Refused steps (non-finite loss) in a row that end the run."""
+    """Refused steps (non-finite loss or gradient) in a row that end the run."""
     deepspeed: Path = Path("ds_configs/zero3.json")
     """DeepSpeed configuration: sharding and precision only."""
     ranks: int | None = Field(default=None, gt=0)
@@ -237,6 +254,8 @@ class RunConfig(Settings):
     """The objective."""
     optim: OptimSettings = OptimSettings()
     """The optimizer."""
+    evaluate: EvaluateSettings = EvaluateSettings()
+    """Evaluation during training."""
     track: TrackSettings = TrackSettings()
     """MLflow."""
 

@@ -56,6 +56,13 @@ class Journal:
         self._file.close()
 
 
+def read_values(run_dir: Path) -> list[Value]:
+    """Every value of a journal, which stays as it is; torn lines are passed over; none where there is no journal."""
+    path = run_dir / "metrics.jsonl"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return [value for line in text.splitlines() for value in _parse(line) or ()]
+
+
 def _parse(line: str) -> list[Value] | None:
     """The values of one journal line; None for a line that a crash left torn."""
     try:

@@ -44,7 +44,8 @@ _ALWAYS_SECRET = {"password", "passwd", "pwd", "passphrase", "secret", "credenti
 _TEXT_SECRET = {"token", "key", "auth", "bearer", "cookie"}
 _NUMBERS = re.compile(r"[\[(]?[-+\d.,eE ]{0,60}[\])]?|None|True|False")
 _SECRETS_IN_TEXT = (
-    (re.compile(r"://(?:[^\s/]*@|[^\s/@]*:\S*@)"), f"://{REDACTED}@"),
+    # one slash where a URL was taken for a path
+    (re.compile(r"(:/{1,2})(?:[^\s/]*@|[^\s/@]*:\S*@)"), rf"\1{REDACTED}@"),
     (re.compile(r"(authorization[\"']?\s*[=:]\s*).+", re.IGNORECASE), rf"\1{REDACTED}"),
     (
         re.compile(

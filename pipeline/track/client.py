@@ -1,21 +1,25 @@
 """What is asked of MLflow, a function each. The only file that imports mlflow, and only once one of them is called."""
 
+import json
 import logging
 import math
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.journal import Value
 from pipeline.redact import brief
+from pipeline.track.record import MARK, Entry, Record
 from pipeline.track.settings import TrackSettings
 
 log = logging.getLogger(__name__)
 
 MAX_METRICS, MAX_PARAMS = 1000, 100
 """What MLflow takes in one call."""
+_TABLES = "mlflow.loggedArtifacts"
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "PERMISSION_DENIED"}
 
 
@@ -37,14 +41,35 @@ def connect(uri: str) -> Any:
     return mlflow.MlflowClient(tracking_uri=uri)
 
 
-def new_run(client: Any, settings: TrackSettings, run_name: str, tags: Mapping[str, str]) -> str:
-    """Create a run, and the experiment if it is new; returns the run's id."""
+@dataclass(frozen=True)
+class OpenRun:
+    """A run to send to."""
+
+    run_id: str
+    known: set[tuple[str, int]]
+    """The (metric, step) pairs that it has."""
+    created: bool
+    """Whether it is new."""
+
+
+def open_run(client: Any, settings: TrackSettings, record: Record, run_id: str | None) -> OpenRun:
+    """The run `run_id`; where it is None or gone, the run of this record; where there is none, a new one (its experiment, too).
+
+    A slow server may have created the run after its answer was given up: the record's mark among the tags finds it.
+    """
+    if run_id and (known := known_steps(client, run_id)) is not None:
+        return OpenRun(run_id, known, created=False)
+    start = record.start.values
     experiment = _experiment(client, settings)
-    return client.create_run(experiment, tags=dict(tags), run_name=run_name).info.run_id
+    found = client.search_runs([experiment], filter_string=f"tags.`{MARK}` = '{start['tags'][MARK]}'", max_results=1)
+    run = found[0] if found else client.create_run(experiment, tags=start["tags"], run_name=start["name"])
+    run_id = run.info.run_id
+    record.append(Entry("run_id", {"run_id": run_id}))
+    return OpenRun(run_id, known_steps(client, run_id) if found else set(), created=not found)
 
 
-def reopen(client: Any, run_id: str, tags: Mapping[str, str]) -> set[tuple[str, int]] | None:
-    """Set a run to RUNNING; returns the (metric, step) pairs that it has, None where MLflow has no such run."""
+def known_steps(client: Any, run_id: str) -> set[tuple[str, int]] | None:
+    """The (metric, step) pairs that a run has, None where MLflow has no such run."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -52,15 +77,11 @@ def reopen(client: Any, run_id: str, tags: Mapping[str, str]) -> set[tuple[str, 
     except MlflowException as error:
         if not refused(error):
             raise
-        log.warning("MLflow has no run %s to resume: starting a new one from the journal", run_id)
+        log.warning("MLflow has no run %s to go on with: going by the journal", run_id)
         return None
     own = [key for key in run.data.metrics if not key.startswith("system/")]
     history = (client.get_metric_history(run_id, key) for key in own)
-    known = {(metric.key, metric.step) for metrics in history for metric in metrics}
-    client.update_run(run_id, status="RUNNING")
-    for key, value in tags.items():
-        client.set_tag(run_id, key, value)
-    return known
+    return {(metric.key, metric.step) for metrics in history for metric in metrics}
 
 
 def refused(error: Exception) -> bool:
@@ -101,13 +122,45 @@ def start_monitor(run_id: str, uri: str, resumed: bool) -> Any:
         return None
 
 
-def log_values(client: Any, run_id: str, values: Sequence[Value]) -> None:
-    """Send finite values. Sending them again is harmless: MLflow keys them by name, step, time and value."""
+def log_values(client: Any, run_id: str, values: Sequence[Value]) -> int:
+    """Send finite values; returns how many. Sending them again is harmless: MLflow keys them by name, step, time and value."""
     from mlflow.entities import Metric
 
     metrics = [Metric(v.key, v.value, v.time_ms, v.step) for v in values if math.isfinite(v.value)]
     for start in range(0, len(metrics), MAX_METRICS):
         client.log_batch(run_id, metrics=metrics[start : start + MAX_METRICS])
+    return len(metrics)
+
+
+def apply(client: Any, run_id: str, entry: Entry, run_dir: Path) -> None:
+    """Send one entry of a record. Sending it again is harmless."""
+    values = entry.values
+    if entry.kind == "params":
+        log_params(client, run_id, values["params"])
+    elif entry.kind == "tags":
+        set_tags(client, run_id, values["tags"])
+    else:
+        path = run_dir / values["path"]
+        if path.is_dir():
+            client.log_artifacts(run_id, str(path), values["folder"])
+        else:
+            client.log_artifact(run_id, str(path), values["folder"])
+    if entry.kind == "table":
+        _announce_table(client, run_id, f"{values['folder']}/{path.name}")
+
+
+def set_tags(client: Any, run_id: str, tags: Mapping[str, str]) -> None:
+    """Set tags, one after the other."""
+    for key, value in tags.items():
+        client.set_tag(run_id, key, value)
+
+
+def _announce_table(client: Any, run_id: str, file: str) -> None:
+    """List an artifact among the run's tables, as MLflow's own log_table does (which appends to what is there, so it is not used)."""
+    listed = json.loads(client.get_run(run_id).data.tags.get(_TABLES, "[]"))
+    table = {"path": file, "type": "table"}
+    if table not in listed:
+        client.set_tag(run_id, _TABLES, json.dumps([*listed, table]))
 
 
 def log_params(client: Any, run_id: str, params: Mapping[str, str]) -> None:

@@ -1,6 +1,6 @@
 """The one thread that talks to MLflow, and what waits for it.
 
-Metrics and other jobs queue here until MLflow has taken them, in order. A failure that may pass leaves them queued; a
+Metrics and entries queue here until MLflow has taken them, in order. A failure that may pass leaves them queued; a
 refusal that would only be repeated is given up, said and counted.
 """
 
@@ -9,20 +9,22 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from pipeline.journal import Value
 from pipeline.redact import brief
-from pipeline.track.client import MAX_METRICS, connect, log_values, new_run, refused, reopen, start_monitor
+from pipeline.track.client import MAX_METRICS, apply, connect, log_values, open_run, refused, set_tags, start_monitor
+from pipeline.track.record import Entry, Record
 from pipeline.track.settings import TrackSettings
 
 log = logging.getLogger(__name__)
 
-_FLUSH_S, _RETRY_S, _FINISH_S = 2.0, 15.0, 10.0
+_FLUSH_S, _RETRY_S = 2.0, 15.0
 
-Job = Callable[[Any, str], Any]
-"""Something to be done with an MLflow client and a run's id."""
+MIN_METRICS = 20
+"""What is sent at a time at least, where a slow server has not taken more within the time limit of a request."""
 
 
 class Door(threading.Thread):
@@ -31,42 +33,43 @@ class Door(threading.Thread):
     def __init__(
         self,
         settings: TrackSettings,
-        run_name: str,
-        tags: dict[str, str],
+        record: Record,
         resume_run_id: str | None,
         backlog: Sequence[Value],
     ) -> None:
         super().__init__(name="mlflow-door", daemon=True)
         self.run_id: str | None = None
         self.tried = threading.Event()
-        self._settings, self._run_name, self._tags, self._resume_run_id = settings, run_name, tags, resume_run_id
+        self._settings, self._record, self._resume_run_id = settings, record, resume_run_id
         self._lock = threading.Condition()
         self._values: deque[Value] = deque(value for value in backlog if math.isfinite(value.value))
-        self._jobs: deque[Job] = deque()
+        self._entries: deque[Entry] = deque(record.to_send())
         self._refused = 0
         self._status: str | None = None
         self._known: set[tuple[str, int]] = set()
         self._client = self._monitor = None
         self._down = False
+        self._batch = MAX_METRICS
 
     @property
     def unsent(self) -> int:
         with self._lock:
-            return len(self._values) + len(self._jobs) + self._refused
+            return len(self._values) + len(self._entries) + self._refused
 
     def put_metrics(self, values: Iterator[Value]) -> None:
         with self._lock:
             self._values.extend(value for value in values if math.isfinite(value.value))
 
-    def put(self, job: Job) -> None:
+    def put(self, entry: Entry) -> None:
         with self._lock:
-            self._jobs.append(job)
+            self._entries.append(entry)
 
-    def close(self, status: str) -> None:
+    def close(self, status: str, patience: float) -> None:
+        """One last attempt, waited for at most `patience` seconds; the thread is a daemon, so it keeps no process alive."""
         with self._lock:
             self._status = status
             self._lock.notify()
-        self.join(_FINISH_S)
+        self.join(patience)
 
     def run(self) -> None:
         """Send every few seconds; after a failure wait longer; once closed, one last attempt."""
@@ -91,27 +94,29 @@ class Door(threading.Thread):
 
     def _connect(self) -> None:
         self._client = connect(self._settings.uri)
-        known = reopen(self._client, self._resume_run_id, self._tags) if self._resume_run_id else None
-        resumed = known is not None
-        self._known = known if resumed else set()
-        run_id = self._resume_run_id if resumed else new_run(self._client, self._settings, self._run_name, self._tags)
-        self.run_id = run_id
+        run = open_run(self._client, self._settings, self._record, self._resume_run_id)
+        if not run.created:
+            self._client.update_run(run.run_id, status="RUNNING")
+            set_tags(self._client, run.run_id, self._record.start.values["tags"])
+        self._known, self.run_id = run.known, run.run_id
         if self._settings.system_metrics:
-            self._monitor = start_monitor(run_id, self._settings.uri, resumed)
+            self._monitor = start_monitor(run.run_id, self._settings.uri, resumed=not run.created)
 
     def _send(self) -> None:
-        while batch := self._peek(self._values, MAX_METRICS):
+        while batch := self._peek(self._values, self._batch):
             new = [value for value in batch if (value.key, value.step) not in self._known]
-            self._attempt(lambda client, run_id, new=new: log_values(client, run_id, new), len(new))
+            limit, self._batch = self._batch, max(MIN_METRICS, self._batch // 4)  # if this fails, less is tried
+            self._attempt(partial(log_values, self._client, self.run_id, new), len(new))
+            self._batch = min(MAX_METRICS, limit * 2)
             self._pop(self._values, len(batch))
-        while jobs := self._peek(self._jobs, 1):
-            self._attempt(jobs[0], 1)
-            self._pop(self._jobs, 1)
+        while entries := self._peek(self._entries, 1):
+            self._attempt(partial(apply, self._client, self.run_id, entries[0], self._record.run_dir), 1)
+            self._pop(self._entries, 1)
 
-    def _attempt(self, job: Job, worth: int) -> None:
-        """Do a job; one that can never succeed is given up and counted, any other failure is raised: it may pass."""
+    def _attempt(self, call: Callable[[], Any], worth: int) -> None:
+        """Make a call; one that can never succeed is given up and counted, any other failure is raised: it may pass."""
         try:
-            job(self._client, self.run_id)
+            call()
         except Exception as error:
             if not refused(error):
                 raise

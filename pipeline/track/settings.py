@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 class TrackSettings(BaseModel):
     """Where a run is recorded."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True)
 
     uri: str = "sqlite:///work/mlflow.db"
     """MLflow tracking URI. The folder of an SQLite file is created."""
@@ -25,7 +25,10 @@ class TrackSettings(BaseModel):
 
     @field_validator("uri")
     @classmethod
-    def _no_credentials_in_the_clear(cls, uri: str) -> str:
-        if re.match(r"http://[^/]*@", uri, re.IGNORECASE):
-            raise ValueError("uri sends credentials over plain http: use https, or MLFLOW_TRACKING_USERNAME/_PASSWORD")
+    def _no_credentials(cls, uri: str) -> str:
+        if re.match(r"https?://[^/]*@|[^:]+://[^/@]*:[^/]*@", uri, re.IGNORECASE):
+            raise ValueError(
+                "uri holds credentials, which would lie in config.json and show in the list of processes: leave them out, and set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, PGPASSWORD or a password file for a database"
+            )
         return uri

@@ -1,6 +1,9 @@
 """What the rest of the pipeline calls to record a run: every call returns at once, whatever MLflow is doing."""
 
+import json
 import logging
+import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,13 +11,17 @@ from typing import Any, Self
 
 from pipeline.journal import Journal, Value
 from pipeline.redact import brief, cell, clean_key, clean_tags, cut, flatten, redact, scrub
-from pipeline.track.client import connect, log_params, log_values
-from pipeline.track.door import Door, Job
+from pipeline.track.client import connect, log_values
+from pipeline.track.door import Door
+from pipeline.track.record import Entry, Record
 from pipeline.track.settings import TrackSettings
 
 log = logging.getLogger(__name__)
 
-_START_LOCAL_S, _START_SERVER_S = 60.0, 12.0
+_START_LOCAL_S, _START_SERVER_S = 60.0, 5.0
+"""How long a start waits for MLflow; creating a local store's tables takes seconds, and a server's run id may come later."""
+_FINISH_LOCAL_S, _FINISH_SERVER_S = 10.0, 4.5
+"""How long an ending waits for MLflow."""
 
 PARENT = "mlflow.parentRunId"
 """The tag by which MLflow nests runs."""
@@ -23,8 +30,8 @@ PARENT = "mlflow.parentRunId"
 class Tracker:
     """One run's record. As a context manager it ends the run as FINISHED, FAILED (an exception) or KILLED (Ctrl-C)."""
 
-    def __init__(self, run_dir: Path, journal: Journal, door: Door | None) -> None:
-        self._run_dir, self._journal, self._door = run_dir, journal, door
+    def __init__(self, run_dir: Path, journal: Journal, record: Record | None, door: Door | None, patience: float) -> None:
+        self._run_dir, self._journal, self._record, self._door, self._patience = run_dir, journal, record, door, patience
 
     @classmethod
     def start(
@@ -37,24 +44,26 @@ class Tracker:
         resume_run_id: str | None = None,
         resume_step: int = 0,
     ) -> Self:
-        """Open the journal and the MLflow run; waits for MLflow at most 60 s (a server: 12 s), and goes on without it.
+        """Open the journal and the MLflow run; waits for MLflow at most 60 s (a server: 5 s), and goes on without it.
 
         Args:
             tags: the run's tags; a parent among them goes before `settings.parent`.
             params: the run's settings, nested as they are. Pass the typed configuration, never the environment or argv.
-            resume_run_id: continue this MLflow run instead of creating one.
+            resume_run_id: continue this MLflow run instead of creating one; None: the one that the record of what is resumed names.
             resume_step: the first step that will be logged. Journal lines from there on move to metrics.dropped.jsonl;
                 earlier lines that MLflow lacks are sent now. Steps that MLflow already has are not logged again.
         """
         run_dir.mkdir(parents=True, exist_ok=True)
         journal = Journal(run_dir, resume_step)
-        door = None
+        record = door = None
+        server = settings.uri.lower().startswith("http")
         if settings.enabled:
-            tags = ({PARENT: settings.parent} if settings.parent else {}) | dict(tags)
-            door = Door(settings, scrub(run_name), clean_tags(tags), resume_run_id, journal.kept)
+            record = Record.open(run_dir, fresh=not (resume_run_id or journal.kept))
+            record.begin(settings, scrub(run_name), clean_tags(({PARENT: settings.parent} if settings.parent else {}) | dict(tags)))
+            door = Door(settings, record, resume_run_id or record.run_id, journal.kept)
             door.start()
-            door.tried.wait(_START_SERVER_S if settings.uri.lower().startswith("http") else _START_LOCAL_S)
-        tracker = cls(run_dir, journal, door)
+            door.tried.wait(_START_SERVER_S if server else _START_LOCAL_S)
+        tracker = cls(run_dir, journal, record, door, _FINISH_SERVER_S if server else _FINISH_LOCAL_S)
         tracker.params(params)
         return tracker
 
@@ -80,18 +89,23 @@ class Tracker:
         """Record settings under dotted names, redacted, cut to 6000 characters; a name already recorded stays as is."""
         clean = {clean_key(key): cut(redact(key, value)) for key, value in flatten(params)}
         if clean:
-            self._put(lambda client, run_id: log_params(client, run_id, clean))
+            self._put("params", params=clean)
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Set tags; secrets in them are redacted."""
-        clean = clean_tags(tags)
-        self._put(lambda client, run_id: [client.set_tag(run_id, key, value) for key, value in clean.items()])
+        self._put("tags", tags=clean_tags(tags))
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Upload a file or folder as it is (unredacted), in the background: leave it in place until `finish`."""
-        path = Path(path)
-        upload = "log_artifacts" if path.is_dir() else "log_artifact"
-        self._put(lambda client, run_id: getattr(client, upload)(run_id, str(path), folder))
+        """Upload a file or folder as it is (unredacted), in the background: leave it in place, for a later `sync` too.
+
+        Where the path itself seems to hold a secret, nothing is recorded but a warning.
+        """
+        path = Path(os.path.abspath(path))  # a link keeps its name
+        if scrub(str(path)) != str(path):
+            log.warning("not recorded, for its path seems to hold a secret: %s", scrub(str(path)))
+            return
+        own = Path(os.path.abspath(self._run_dir))
+        self._put("artifact", path=str(path.relative_to(own) if path.is_relative_to(own) else path), folder=folder)
 
     def figure(self, name: str, figure: Any) -> Path:
         """Save a matplotlib figure as <run_dir>/figures/<name>.png and upload it; returns the path."""
@@ -102,19 +116,28 @@ class Tracker:
         return path
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Upload rows as an MLflow table; all rows are taken to have the first one's columns."""
-        if rows:
-            data = {str(key): [cell(key, row.get(key)) for row in rows] for key in rows[0]}
-            file = f"tables/{clean_key(name).replace('/', '_')}.json"
-            self._put(lambda client, run_id: client.log_table(run_id, data=data, artifact_file=file))
+        """Keep rows as <run_dir>/tables/<name>.json and upload them as an MLflow table; all rows have the first one's columns."""
+        if not rows:
+            return
+        path = self._run_dir / "tables" / f"{clean_key(name).replace('/', '_')}.json"
+        path.parent.mkdir(exist_ok=True)
+        columns = list(rows[0])
+        data = [[_null(cell(str(key), row.get(key))) for key in columns] for row in rows]
+        path.write_text(json.dumps({"columns": [scrub(str(key)) for key in columns], "data": data}), encoding="utf-8")
+        self._put("table", path=f"tables/{path.name}", folder="tables")
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Send what is left, end the run; waits at most 10 s, then says how much MLflow lacks. May be called twice."""
+        """Send what is left, end the run; waits at most 10 s (a server: 4.5 s), then says how to send the rest. May be called twice."""
         self._journal.close()
-        if self._door and self._door.is_alive():
-            self._door.close(status)
+        if self._door and self._record.status is None:
+            self._record.append(Entry("status", {"status": status}))
+            self._door.close(status, self._patience)
             if missing := self.unsent:
-                log.warning("MLflow lacks %d values or files; all metrics are in %s", missing, self._journal.path)
+                log.warning(
+                    "MLflow lacks %d values or files; nothing is lost: `python -m pipeline.track sync %s` sends them",
+                    missing,
+                    self._run_dir,
+                )
 
     def __enter__(self) -> Self:
         return self
@@ -123,9 +146,14 @@ class Tracker:
         good = kind is None or (isinstance(error, SystemExit) and not error.code)
         self.finish("FINISHED" if good else "KILLED" if kind is KeyboardInterrupt else "FAILED")
 
-    def _put(self, job: Job) -> None:
+    def _put(self, kind: str, **values: Any) -> None:
         if self._door:
-            self._door.put(job)
+            self._door.put(self._record.append(Entry(kind, values)))
+
+
+def _null(value: Any) -> Any:
+    """NaN and infinity are no JSON."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def scored_run_tags(run_id: str) -> dict[str, str]:

@@ -22,7 +22,7 @@ from pipeline.batches.reader import ShardReader
 from pipeline.config import RunConfig
 from pipeline.losses.contrastive import learnt_temperature
 from pipeline.model.kernels import check_kernels
-from pipeline.train import checkpoint, commit
+from pipeline.train import checkpoint, commit, held_out
 from pipeline.train.cli import Command, parse
 from pipeline.train.ds_config import check_ranks, load_deepspeed_config
 from pipeline.train.engine import Engine, init_distributed
@@ -76,7 +76,7 @@ def run(command: Command, device: torch.device) -> int:
     """Verify, build, train, save, export."""
     config = command.config
     heartbeat.beat("checking inputs")
-    ds_config, encoder, reader = _inputs(config)
+    ds_config, encoder, reader, unseen = _inputs(config)
     stage, precision = ds_config["zero_optimization"]["stage"], "bf16" if ds_config.get("bf16", {}).get("enabled") else "fp32"
     belongs = checkpoint.Belongs(stage, precision, reader.manifest.digest())
     resumed = _resume_point(command, belongs)
@@ -87,6 +87,7 @@ def run(command: Command, device: torch.device) -> int:
     rope_index = engine.model.backbone.model.get_rope_index
     collator = Collator(encoder.images, rope_index, encoder.image_id, pad_id=encoder.tokenizer.pad_token_id)
     loader = StepLoader(reader, collator, config, comm.rank(), comm.world_size())
+    looks = held_out.HeldOut(unseen, collator, config, comm.rank(), comm.world_size()) if unseen else None
     first = 0
     if resumed:
         heartbeat.beat("loading the checkpoint")
@@ -96,7 +97,7 @@ def run(command: Command, device: torch.device) -> int:
     progress = Progress.start(command, ds_config, reader.manifest, engine.model, first, resumed[1].tracked_run if resumed else None)
     progress.say(loader.plan())
     with progress:
-        done = _steps(config, engine, loader, progress, first, device, belongs)
+        done = _steps(config, engine, loader, progress, first, device, belongs, looks)
         if done == config.steps:
             provenance = {"step": config.steps, "config": config.model_dump(mode="json"), "data": reader.manifest.digest()}
             if config.loss.learn_temperature:
@@ -114,7 +115,7 @@ def run(command: Command, device: torch.device) -> int:
     return status
 
 
-def _inputs(config: RunConfig) -> tuple[dict, Encoder, ShardReader]:
+def _inputs(config: RunConfig) -> tuple[dict, Encoder, ShardReader, ShardReader | None]:
     """Everything that is read before the model is built; where any rank finds fault, all ranks stop.
 
     Raises:
@@ -125,10 +126,12 @@ def _inputs(config: RunConfig) -> tuple[dict, Encoder, ShardReader]:
         check_kernels(config.model)
         encoder = Encoder(config.model.checkpoint)
         chorus_size(max(config.chorus.elastic, default=None), len(encoder.chorus_ids), "chorus.elastic: k")
-        found = load_deepspeed_config(config.deepspeed, config.optim.clip), encoder, ShardReader(config.data.shards, encoder, verify=False)
+        reader = ShardReader(config.data.shards, encoder, verify=False)
+        unseen = held_out.open_rows(config, encoder, reader.manifest.digest())
+        found = load_deepspeed_config(config.deepspeed, config.optim.clip), encoder, reader, unseen
         check_ranks(found[0], comm.world_size())
         if config.data.verify:
-            verify_shards(config.data.shards, found[2].manifest, part=comm.rank(), parts=comm.world_size())
+            verify_shards(config.data.shards, reader.manifest, part=comm.rank(), parts=comm.world_size())
     except DataError as error:
         problem = str(error)
     if agreed := comm.agree(problem):
@@ -136,7 +139,7 @@ def _inputs(config: RunConfig) -> tuple[dict, Encoder, ShardReader]:
     return found
 
 
-def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Progress, first: int, device, belongs) -> int:
+def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Progress, first: int, device, belongs, looks) -> int:
     """Steps first .. last; returns how many steps of the run are done (fewer than asked: `progress` says whether by refusals or SIGTERM).
 
     Raises:
@@ -166,6 +169,9 @@ def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Prog
             ends = done == config.last_step
             if flushed == comm.world_size():
                 saver.finish()
+            if looks and looks.due(done):
+                heartbeat.beat("looking at held-out rows", done)
+                progress.evaluated(done, looks.measure(engine, device))
             if done % config.save_every == 0 or ends or stop or save:
                 heartbeat.beat("saving a checkpoint", done)
                 saver.begin(_manifest(config, progress, belongs, done))

@@ -4,6 +4,7 @@ How to shard and in which precision is the DeepSpeed JSON's part: `ds_config.loa
 """
 
 import copy
+import math
 import os
 from collections.abc import Iterator
 from datetime import timedelta
@@ -87,10 +88,18 @@ class Engine:
         self.engine.backward(loss * comm.world_size(), scale_wrt_gas=False)
 
     def step(self, learning_rate: float) -> tuple[float, bool]:
-        """Clip and update; returns the gradient norm before clipping, and whether DeepSpeed applied the step."""
+        """Clip and update; returns the gradient norm before clipping, and whether the step was applied: not where it is not finite."""
         set_rates(self.engine.optimizer, learning_rate)
+        if self.ds_config["zero_optimization"]["stage"] == 0 and not self._finite():
+            self.engine.optimizer.zero_grad()
+            return math.inf, False
         self.engine.step()
         return float(self.engine.get_global_grad_norm() or 0.0), bool(self.engine.was_step_applied())
+
+    def _finite(self) -> bool:
+        """Whether the whole gradient is finite: without ZeRO each rank has it, and DeepSpeed, which looks under ZeRO, does not look."""
+        gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+        return all(bool(gradient.isfinite().all()) for gradient in gradients)
 
     def save(self, folder: Path, tag: str) -> None:
         """Write this rank's share of the weights that train, and of the optimizer's state (collective).

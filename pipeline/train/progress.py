@@ -15,11 +15,13 @@ from data_prep.shards import Manifest, write_json
 from pipeline import comm
 from pipeline.batches.loader import RankStep
 from pipeline.config import OptimSettings, RunConfig
-from pipeline.losses.geometry import COLLAPSED_RANK, Geometry
 from pipeline.model.crem import Crem
 from pipeline.model.trainable import parameter_counts
 from pipeline.track import Tracker
 from pipeline.train.cli import Command
+from pipeline.train.health import Watch, slowest
+from pipeline.train.held_out import HeldOutResult
+from pipeline.train.pace import PaceMeter
 from pipeline.train.step import StepResult
 
 SMOOTH = 0.9
@@ -29,14 +31,14 @@ SMOOTH = 0.9
 class Progress:
     """Counts, prints and tracks; a context manager that closes the tracked run as finished or failed."""
 
-    def __init__(self, config: RunConfig, tracker: Tracker | None):
-        self.config, self.tracker = config, tracker
+    def __init__(self, config: RunConfig, tracker: Tracker | None, pace: PaceMeter | None = None):
+        self.config, self.tracker, self.pace = config, tracker, pace
         self.failed = False
         """Set where the run ended before its last step without an exception."""
         self.killed = False
         """Set where a signal ended it."""
         self._figures: list[float] = []
-        self._warned = False
+        self._watch = Watch()
         self._last = time.perf_counter()
         self._seconds: float | None = None
 
@@ -60,7 +62,7 @@ class Progress:
             for name in ("config.json", "deepspeed.json"):
                 tracker.artifact(config.out / name)
             tracker.artifact(config.data.shards / "manifest.json", "data")
-        progress = cls(config, tracker)
+        progress = cls(config, tracker, PaceMeter(model))
         progress.say(_headline(command, ds_config, data, counts, first))
         return progress
 
@@ -102,7 +104,10 @@ class Progress:
         self, number: int, work: RankStep, result: StepResult, rate: float, waited: float, flags: tuple[bool, ...] = ()
     ) -> list[float]:
         """Record one step; returns on how many ranks each of `flags` is set (collective)."""
-        rows, tokens, places, *set_on = comm.sum_numbers([work.rows, work.tokens, work.places, *flags])
+        # at a look every rank's pace and wait travel in the same sum, each in a place of its own
+        own = [self.pace.read() if self.pace else 0.0, waited] if self.due(number) else []
+        rows, tokens, places, *rest = comm.sum_numbers([work.rows, work.tokens, work.places, *flags, *_at_rank(own)])
+        set_on, by_rank = rest[: len(flags)], rest[len(flags) :]
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         self._seconds = seconds if self._seconds is None else SMOOTH * self._seconds + (1 - SMOOTH) * seconds
@@ -130,11 +135,21 @@ class Progress:
             "chorus_k": float(work.chorus),
             "memory/rank0_gib": _memory_gib(),
         }
+        found = [self._watch.loss(number + 1, result.loss)]
+        values["health/loss_spike"] = float(self._watch.spiking)
+        if by_rank:
+            paces, waits = by_rank[0::2], by_rank[1::2]
+            found.append(self._watch.ranks(number + 1, paces))
+            slow = slowest(paces)
+            values |= {"speed/slowest_rank": float(slow.rank), "speed/slowest_share": slow.share}
+            values["speed/data_wait_share_worst"] = max(waits) / seconds
         if self.config.loss.margin is not None:
             values["loss/left_out"] = result.left_out
         if result.geometry:
             for name in ("alignment", "uniformity", "effective_rank"):
                 values[f"geometry/{name}"] = getattr(result.geometry, name)
+            values["health/collapsed"] = float(result.geometry.collapsed)
+        found.append(self._watch.geometry(number + 1, result.geometry))
         self.record(number + 1, values)
         done = number + 1
         if self.due(number):
@@ -144,10 +159,16 @@ class Progress:
                 f"generation {result.generation_loss:.3f}  in-batch P@1 {result.accuracy:.2f}  lr {rate:.1e}  "
                 f"{rows / seconds:.0f} samples/s  {tokens / seconds:.0f} tokens/s  left {left}"
             )
-            if result.geometry and result.geometry.collapsed and not self._warned:
-                self._warned = True
-                self.say(collapse_warning(done, result.geometry))
+        for warning in filter(None, found):
+            self.say(warning)
         return set_on
+
+    def evaluated(self, done: int, found: HeldOutResult) -> None:
+        """Record a look at the held-out rows after `done` steps; its time is not the next step's."""
+        self._last = time.perf_counter()
+        if comm.rank() == 0:
+            self.record(done, found.metrics())
+        self.say(f"step {done}/{self.config.steps}  {found.in_words()}")
 
     def exported(self, folder: Path) -> None:
         """Say where the trained model lies and what to do next."""
@@ -156,15 +177,11 @@ class Progress:
         self.say(f"exported: {folder}\nNext: bash launchers/evaluate.sh {folder}")
 
 
-def collapse_warning(step: int, geometry: Geometry) -> str:
-    """What it means, in plain words, that embeddings vary along hardly any direction, and what to try."""
-    return (
-        f"warning: step {step}: embeddings have collapsed: effective rank {geometry.effective_rank:.1f} of {geometry.full_rank} "
-        f"(expected: {COLLAPSED_RANK:.1f} or more).\n"
-        "  They differ along hardly any direction, so retrieval cannot tell most candidates apart, however low the loss.\n"
-        "  Try: a lower --optim.learning-rate, a longer --optim.warmup-share, a higher --loss.temperature, more --batch.pairs, or several "
-        "sources in a step (a smaller --batch.sub-batch). This is said once; geometry/effective_rank is recorded on."
-    )
+def _at_rank(own: list[float]) -> list[float]:
+    """`own` where this rank's numbers stand among those of all ranks, zeros elsewhere."""
+    out = [0.0] * (len(own) * comm.world_size())
+    out[comm.rank() * len(own) : (comm.rank() + 1) * len(own)] = own
+    return out
 
 
 def _headline(command: Command, ds_config: dict, data: Manifest, counts: dict[str, dict[str, int]], first: int) -> str:

@@ -104,6 +104,7 @@ INVALID = [
     *[("data.caps", value) for value in ({"a": 0}, {"a": -1}, {"a": 1.5}, {"a": NAN}, {"a": "few"}, [1], "a")],
     *[("data.epochs", value) for value in ({"a": 0}, {"a": -1}, {"a": NAN}, {"a": INF}, {"a": "once"}, [1], "a")],
     *[("loss.margin", value) for value in (-2.1, 2.1, NAN, INF, "some")],
+    *[(f"evaluate.{name}", value) for name in ("every", "rows") for value in (0, -1, 1.5, "many")],
     ("data.verify", "perhaps"),
     ("save_in_background", "perhaps"),
     ("keep_best_is", "larger"),
@@ -165,6 +166,7 @@ def test_every_plain_field_is_in_the_table() -> None:
     special |= {f"optim.rates.{part}" for part in RateSettings.model_fields}
     special |= {"model.attention", "model.gradient_checkpointing", "model.freeze_vision"}
     special |= {"model.lora.rank", "model.lora.alpha", "model.lora.dropout"}
+    special |= {"evaluate", "evaluate.shards", "evaluate.every", "evaluate.rows"}
     names = {".".join(path) for path in paths() if path[0] != "track"}
     assert names - special - {"model", "model.lora", "data", "batch", "chorus", "loss", "optim", "optim.rates"} == set(VALID)
 
@@ -224,6 +226,14 @@ def test_adapters_are_set_where_they_train() -> None:
     assert stop.value.code == 2
 
 
+def test_evaluation_settings_need_rows_to_look_at() -> None:
+    evaluate = parse(["tiny", "--evaluate.shards", "held/out", "--evaluate.every", "50", "--evaluate.rows", "64"]).config.evaluate
+    assert (evaluate.shards, evaluate.every, evaluate.rows) == (Path("held/out"), 50, 64)
+    for settings in ({"every": 50}, {"rows": 64}):
+        with pytest.raises(ValidationError, match=r"evaluate.every or evaluate.rows is set.*name evaluate.shards"):
+            RunConfig.model_validate({"evaluate": settings})
+
+
 def test_a_rate_of_the_temperature_needs_one_that_is_learnt() -> None:
     rate = {"optim": {"rates": {"temperature": 1e-3}}}
     assert RunConfig.model_validate({"loss": {"learn_temperature": True}} | rate).optim.rates.temperature == 1e-3
@@ -262,7 +272,7 @@ def test_content_is_what_the_result_depends_on() -> None:
     assert set(base) == {"steps", "seed", "deepspeed", "model", "data", "batch", "chorus", "loss", "optim"}
     watching = {"out": "elsewhere", "stop_after": 3, "save_every": 7, "keep": 9, "log_every": 2, "max_refused": 1, "timeout_minutes": 9.0}
     watching |= {"ranks": 2, "keep_best": "loss/total", "keep_best_is": "higher"}
-    assert set(watching) | {"save_in_background", "track"} == WATCHING
+    assert set(watching) | {"save_in_background", "track", "evaluate"} == WATCHING
     words = [word for name, value in watching.items() for word in (f"--{name}", str(value))]
     assert parse([*words, "--no-save-in-background"]).config.content() == base
     assert parse(["--seed", "1"]).config.content() != base

@@ -9,6 +9,7 @@ from pipeline.batches.loader import RankStep
 from pipeline.config import OptimSettings, RunConfig
 from pipeline.losses.geometry import Geometry
 from pipeline.track import Tracker, TrackSettings
+from pipeline.train.held_out import HeldOutResult
 from pipeline.train.progress import Progress, _rates
 from pipeline.train.step import StepResult
 
@@ -68,6 +69,35 @@ def test_metrics(tmp_path, work) -> None:
 
 def test_the_margins_work_is_recorded_where_there_is_one(tmp_path, work) -> None:
     assert run(tmp_path, work, [None], margin=0.1)[0]["loss/left_out"] == 1.5
+
+
+def test_signs_of_ill_health_are_recorded(tmp_path, work) -> None:
+    first, second = run(tmp_path, work, [None, COLLAPSED])
+    assert first["health/loss_spike"] == 0.0 and "speed/slowest_rank" not in first
+    assert second["health/collapsed"] == 1.0
+    assert (second["speed/slowest_rank"], second["speed/slowest_share"], second["speed/data_wait_share_worst"]) == (0.0, 0.0, 0.0)
+
+
+def test_a_spike_is_told(tmp_path, work, capsys) -> None:
+    progress = Progress(RunConfig(steps=99), Tracker.start(TrackSettings(enabled=False), "test", tmp_path, {}, {}))
+    with progress:
+        for number, loss in enumerate([1.0] * 20 + [5.0]):
+            progress.step(number, work, StepResult(loss, 2.0, 3.0, 0.5, 0.1, True, 1, temperature=0.03, left_out=0.0), 1e-3, 0.0)
+    assert "warning: step 21: loss spike: 5.000, usual 1.000" in capsys.readouterr().out
+    spikes = [json.loads(line)["metrics"]["health/loss_spike"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert spikes == [0.0] * 20 + [1.0]
+
+
+def test_a_look_at_held_out_rows_is_recorded(tmp_path, capsys) -> None:
+    progress = Progress(RunConfig(steps=99), Tracker.start(TrackSettings(enabled=False), "test", tmp_path, {}, {}))
+    with progress:
+        progress.evaluated(7, HeldOutResult(0.5, {"a": 0.25}, 1.5, None, 2.0))
+    assert "step 7/99  held out: P@1 0.50, answer loss 1.500 native (2 s)" in capsys.readouterr().out
+    row = json.loads((tmp_path / "metrics.jsonl").read_text())
+    assert (row["step"], row["metrics"]) == (
+        7,
+        {"eval/p_at_1": 0.5, "eval/answer_loss_native": 1.5, "eval/p_at_1/a": 0.25, "eval/seconds": 2.0},
+    )
 
 
 def test_due() -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -24,6 +25,8 @@ from pipeline.train.engine import (
 )
 from pipeline.train.export import export
 from pipeline.train.groups import parameter_groups, rate_shares, set_rates
+from pipeline.train.held_out import HeldOut
+from pipeline.train.pace import PaceMeter
 from pipeline.train.schedule import learning_rate
 from pipeline.train.step import train_step
 
@@ -58,6 +61,27 @@ class PlainEngine:
         return float(self.model.temperature.log_scale)
 
 
+class Scaled:
+    """An engine whose backward multiplies the gradient, the loss that was reported being what it was."""
+
+    def __init__(self, engine, factor: float):
+        self.engine, self.factor = engine, factor
+
+    def __getattr__(self, name: str):
+        return getattr(self.engine, name)
+
+    def backward(self, loss: torch.Tensor, last: bool) -> None:
+        self.engine.backward(loss * self.factor, last)
+
+
+def _paced(engine, slow: int) -> PaceMeter:
+    """A meter whose sample layer takes 20 ms longer on one rank."""
+    pace = PaceMeter(engine.model)
+    if comm.rank() == slow:
+        pace.sample.register_forward_pre_hook(lambda module, args: time.sleep(0.02))  # after the meter's own
+    return pace
+
+
 def build(scenario: dict, config: RunConfig):
     """The engine a scenario asks for: its stage (None: the reference), and more of DeepSpeed's ZeRO settings under "zero"."""
     if scenario["stage"] is None:
@@ -72,15 +96,19 @@ def build(scenario: dict, config: RunConfig):
 def run(scenario: dict) -> dict:
     """Train a few steps; returns losses, the number of chunks, gradient norms and final weights.
 
-    "poison": the step in which rank 0 reads NaN; "restart": the step before which the engine is saved, built anew and loaded, "from":
-    on which checkpoint it is then built, if on another; "export": where to export to at the end. "load": (step, folder) to go on from;
-    "save": (steps done, folder) to save at.
+    "poison": the step in which rank 0 reads NaN; "poison gradient": (step, factor by which the last rank's gradient is multiplied);
+    "slow": the rank whose sample layer sleeps, as seen by a PaceMeter; "restart": the step before which the engine is saved, built anew
+    and loaded, "from": on which checkpoint it is then built, if on another; "export": where to export to at the end. "load": (step,
+    folder) to go on from; "save": (steps done, folder) to save at.
     """
     config = RunConfig.model_validate(scenario["config"])
     engine = build(scenario, config)
     encoder = Encoder(config.model.checkpoint)
     collator = Collator(encoder.images, engine.model.backbone.model.get_rope_index, encoder.image_id, encoder.tokenizer.pad_token_id)
     loader = StepLoader(ShardReader(config.data.shards, encoder, verify=False), collator, config, comm.rank(), comm.world_size())
+    unseen = ShardReader(config.evaluate.shards, encoder) if config.evaluate.shards else None
+    looks = HeldOut(unseen, collator, config, comm.rank(), comm.world_size()) if unseen else None
+    pace = _paced(engine, scenario["slow"]) if "slow" in scenario else None
     results = []
     first, source = scenario.get("load", (0, None))
     if source:
@@ -90,8 +118,9 @@ def run(scenario: dict) -> dict:
             return {"results": results, "refused": str(error)}
     for number in range(first, config.steps):
         work = loader.step(number)
-        poisoned = scenario.get("poison") == number
-        if poisoned and comm.rank() == 0:
+        bad_step, factor = scenario.get("poison gradient", (None, None))
+        poisoned = number in (scenario.get("poison"), bad_step)
+        if scenario.get("poison") == number and comm.rank() == 0:
             work.chunks[0].pixels.fill_(float("nan"))
         if scenario.get("restart") == number:
             folder = Path(scenario["out"]).with_suffix(".saved")
@@ -105,12 +134,16 @@ def run(scenario: dict) -> dict:
                 return {"results": results, "refused": str(error)}
         before = _weights(engine) if poisoned else {}
         rate = learning_rate(config.optim, number, config.steps)
-        result = train_step(engine, work, loader.blank(), config.loss, rate, "cpu", (config.seed, number))
+        trained = Scaled(engine, float(factor)) if bad_step == number and comm.rank() == comm.world_size() - 1 else engine
+        result = train_step(trained, work, loader.blank(), config.loss, rate, "cpu", (config.seed, number))
         record = vars(result) | {"own_image_tokens": sum(int(chunk.image_tokens) for chunk in work.chunks), "chorus": work.chorus}
         record["keys"] = work.keys.tolist()
         if poisoned:
             after = _weights(engine)
             record["unchanged"] = all(before[name].equal(after[name]) for name in before)
+        if looks and looks.due(number + 1):
+            record["held_out"] = vars(looks.measure(engine, torch.device("cpu")))
+        record["pace"] = pace.read() if pace else None
         results.append(record)
         done, target = scenario.get("save", (None, None))
         if done == number + 1:
