@@ -1,6 +1,6 @@
-"""Training throughput, measured against opponents and against the ceiling in one run: python -m tests.benchmarks.throughput [MMEB_TRAIN_FOLDER]
+"""Training throughput against opponents and against the ceiling, in one run: python -m tests.benchmarks.throughput [MMEB_TRAIN_FOLDER]
 
-All cases work on the same pairs (a picture, perhaps with words, and a text; without a folder those of the embedded data set), the same random
+All cases work on the same pairs (a picture with words, and a text; without a folder those of the embedded data set), the same random
 checkpoint and the same batch, each in a fresh process. Every round runs all of them in turn; ratios are taken within a round, and the
 table shows the median over rounds.
 
@@ -13,6 +13,8 @@ table shows the median over rounds.
     pairs/s, tokens/s  tokens are those that go through the language model: padded sends every query through it twice
     waits              share of a step in which the trainer waited for data
     others             cores that other processes kept busy meanwhile; a * marks cases with more than 0.2, whose figures mean little alone
+
+--per-cpu counts seconds of the process's own CPU time: on a busy machine, with --threads 1 and one rank, what is left of the truth.
 
 --profile says instead where a trainer's step spends its time.
 """
@@ -55,27 +57,37 @@ def main(argv: list[str] | None = None) -> None:
         rounds = []
         for number in range(args.rounds):
             rounds.append({name: in_fresh_processes(name, task) for name in names(args.stages, args.ranks, args.bf16)})
-            print("\n".join(table(rounds)), flush=True)
-            print(f"after {number + 1} of {args.rounds} rounds, {args.size} parameters, batch {args.batch}, {args.threads} threads\n", flush=True)
+            print("\n".join(table(rounds, "_per_cpu" if args.per_cpu else "")), flush=True)
+            unit = ", per CPU second" if args.per_cpu else ""
+            print(
+                f"{number + 1} of {args.rounds} rounds, {args.size} parameters, batch {args.batch}, {args.threads} threads{unit}\n",
+                flush=True,
+            )
 
 
-def table(rounds: list[dict[str, dict[str, float]]]) -> list[str]:
-    """Medians over rounds, ratios within them."""
+def table(rounds: list[dict[str, dict[str, float]]], unit: str = "") -> list[str]:
+    """Medians over rounds, ratios within them.
+
+    Args:
+        rounds: results by case (`clock.Clock.result`, and "others").
+        unit: "" for wall time, "_per_cpu" for the process's own.
+    """
+    pairs, tokens = f"pairs{unit}", f"tokens{unit}"
     head = f"{'case':34}{'pairs/s':>9}{'(low - high)':>16}{'tokens/s':>10}{'padding':>9}{'waits':>7}{'cpu':>6}{'others':>8}"
-    out = [head + f"{'x padded':>10}{'x sent.-t.':>11}{'of ceiling':>11}"]
+    out = [head + f"{'x padded':>11}{'x sent.-t.':>11}{'of ceiling':>11}"]
     for name in rounds[0]:
         runs = [found[name] for found in rounds]
         middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-        span = f"({min(run['pairs'] for run in runs):.1f} - {max(run['pairs'] for run in runs):.1f})"
+        span = f"({min(run[pairs] for run in runs):.1f} - {max(run[pairs] for run in runs):.1f})"
         others = f"{middle['others']:.2f}" + ("*" if any(run["others"] > CONTENDED for run in runs) else " ")
-        own = f"{middle['padding']:9.1%}{middle['waits'] if 'waits' in middle else middle['waited']:7.1%}{middle['cpu']:6.2f}{others:>8}"
-        against = [f"{ratio(rounds, name, base):10.2f}x" for base in (PADDED, SENTENCE)]
-        share = f"{ratio(rounds, name, CEILING, 'tokens'):11.1%}" if name.startswith(("trainer", "bare")) else ""
-        out.append(f"{name:34}{middle['pairs']:9.1f}{span:>16}{middle['tokens']:10.0f}{own}{against[0]}{against[1]}{share}")
+        own = f"{middle['padding']:9.1%}{middle['waited']:7.1%}{middle['cpu']:6.2f}{others:>8}"
+        against = "".join(f"{ratio(rounds, name, base, pairs):10.2f}x" for base in (PADDED, SENTENCE))
+        share = f"{ratio(rounds, name, CEILING, tokens):11.1%}" if name.startswith(("trainer", "bare")) else ""
+        out.append(f"{name:34}{middle[pairs]:9.1f}{span:>16}{middle[tokens]:10.0f}{own}{against}{share}")
     return out
 
 
-def ratio(rounds: list[dict[str, dict[str, float]]], name: str, base: str, key: str = "pairs") -> float:
+def ratio(rounds: list[dict[str, dict[str, float]]], name: str, base: str, key: str) -> float:
     """Median over rounds of one case's rate over another's in the same round."""
     return statistics.median(found[name][key] / found[base][key] for found in rounds)
 
@@ -99,6 +111,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--attention", choices=attention, default="two_causal", help="the trainer's")
     out.add_argument("--row-tokens", type=int, default=BatchSettings().row_tokens)
     out.add_argument("--chunk-tokens", type=int, default=2**16, help="of one forward; fewer than a step's: gradient caching")
+    out.add_argument("--per-cpu", action="store_true")
     out.add_argument("--profile", action="store_true")
     return out
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from pathlib import Path
 
 import psutil
 
@@ -37,20 +38,18 @@ def in_fresh_processes(name: str, task: Task) -> dict[str, float]:
     common |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": max(1, task.threads // ranks)}
     command = [sys.executable, "-m", "tests.benchmarks.throughput.cases", name, json.dumps(asdict(task))]
     with tempfile.TemporaryDirectory() as folder:
-        logs = [open(f"{folder}/{rank}", "w+") for rank in range(ranks)]
-        started = []
+        logs, started = [Path(folder, str(rank)) for rank in range(ranks)], []
         for rank, log in enumerate(logs):
             variables = common | {"RANK": rank, "LOCAL_RANK": rank}
             env = os.environ | {key: str(value) for key, value in variables.items()}
-            started.append(subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT))
+            with log.open("w") as file:
+                started.append(subprocess.Popen(command, env=env, stdout=file, stderr=subprocess.STDOUT))
         try:
             codes = [process.wait(timeout=900) for process in started]
         finally:
             for process in started:
                 process.kill()
-        for log in logs:
-            log.seek(0)
-        said = [log.read() for log in logs]
+        said = [log.read_text() for log in logs]
     if any(codes):
         raise RuntimeError(f"{name}: a rank ended with {codes}:\n" + "\n".join(text[-3000:] for text in said))
     seconds = time.perf_counter() - start

@@ -1,8 +1,8 @@
 """The ceiling: the model alone, on as many tokens, patches and answer tokens a step as the trainer's own layout has, without any padding.
 
-Sequences of one constant length (the layout's mean), plain causal attention, the language model's and the vision tower's own modules.
-Image features are put in place of the first tokens. Two forms: forward and backward alone, with logits and cross-entropy where the layout has
-answer tokens; and a bare DeepSpeed loop (forward, backward, optimizer), whose loss is a sum.
+Sequences of one constant length (the layout's mean), plain causal attention, the language model's and the vision tower's own modules, as
+`load_backbone` opens them. Image features are put in place of the first tokens. Two forms: forward and backward alone, with logits and
+cross-entropy for as many tokens as have a label; and a bare DeepSpeed loop (forward, backward, optimizer), whose loss is a sum.
 """
 
 from dataclasses import dataclass

@@ -26,6 +26,8 @@ class Clock:
         timed = self.steps[self.task.warmup :]
         seconds = sum(step["seconds"] for step in timed)
         return {
+            "pairs_per_cpu": self.task.batch / statistics.median(step["cpu"] for step in timed),
+            "tokens_per_cpu": statistics.median(step["tokens"] / step["cpu"] for step in timed),
             "pairs": self.task.batch / statistics.median(step["seconds"] for step in timed),
             "tokens": statistics.median(step["tokens"] / step["seconds"] for step in timed),
             "tokens_per_pair": sum(step["tokens"] for step in timed) / len(timed) / self.task.batch,

@@ -4,6 +4,8 @@ Three padded forwards of the stock model: queries; targets; queries again with q
 token. The image processor runs in the collate function, so the next batch waits for this one, as DataLoader does by default.
 """
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -34,7 +36,7 @@ class Padded:
 
     def collate(self, pairs: list[Pair]) -> dict[str, dict[str, Tensor]]:
         """Read, process, tokenize and pad: inputs of the three forwards."""
-        pictures = [open_image(ImageRef(pair.image, data=open(pair.image, "rb").read())) for pair in pairs]
+        pictures = [open_image(ImageRef(pair.image, data=Path(pair.image).read_bytes())) for pair in pairs]
         seen = self.images(images=pictures, return_tensors="pt")
         counts = (seen["image_grid_thw"].prod(1) // self.images.merge_size**2).tolist()
         queries = [self.user(pair.query, count) for pair, count in zip(pairs, counts, strict=True)]

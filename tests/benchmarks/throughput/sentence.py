@@ -66,11 +66,14 @@ def run(task: Task) -> dict[str, float]:
 def _folder(task: Task) -> Path:
     """The checkpoint with a processor that the library can open without torchvision.
 
-    Qwen2VLProcessor cannot be built without it, for its video half. PaddleOCR-VL's treats images alike and has no such half: one placeholder
-    becomes as many as the image has tokens.
+    Qwen2VLProcessor cannot be built without it, for its video half. PaddleOCR-VL's treats images alike and has no such half: one
+    placeholder becomes as many as the image has tokens. It asks the tokenizer which that is.
     """
     folder = Path(task.folder) / "sentence"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(f"{task.folder}/base", folder)
     (folder / "processor_config.json").write_text(json.dumps({"processor_class": "PaddleOCRVLProcessor"}))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["model_specific_special_tokens"] = {"image_token": "<|image_pad|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
     return folder
