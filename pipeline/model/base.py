@@ -161,9 +161,7 @@ def _text(size: BaseSize, tokenizer: PreTrainedTokenizerFast, shares: tuple[int,
     section = [share * half // 16 for share in shares]
     if sum(section) != half:
         needed, ratio = (16, "2:3:3") if shares[0] == 4 else (32, "6:5:5")
-        raise ValueError(
-            f"head size {2 * half}: expected a multiple of {needed}, so that M-RoPE splits it {ratio}; change hidden or heads"
-        )
+        raise ValueError(f"head size {2 * half}: expected a multiple of {needed}, so that M-RoPE splits it {ratio}; change hidden or heads")
     return dict(
         vocab_size=-(-(len(tokenizer) + SPARE_ROWS) // 64) * 64,
         hidden_size=size.hidden,

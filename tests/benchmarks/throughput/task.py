@@ -119,7 +119,7 @@ def write_task(task: Task, data: Path | None, rows: int, size: str, seed: int = 
     chosen = [found[permute(i, len(found), seed)] for i in range(min(rows, len(found)))]
     if len(chosen) < task.batch:
         raise DataError(
-            f"{data}: found {len(chosen)} pairs of one picture and a text, expected at least {task.batch}, a step's; lower --batch or name more"
+            f"{data}: found {len(chosen)} pairs of one picture and a text, expected {task.batch} at least; lower --batch, or name more"
         )
     texts = corpus(0) if size == "2M" else [*corpus(0), *(sample.positive.text for sample in found), *(s.query.text for s in found)]
     write_base(folder / "base", texts, SIZES[size])
