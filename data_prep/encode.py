@@ -269,6 +269,8 @@ def keep_chorus(sequence: TokenSequence, k: int) -> TokenSequence:
     """
     at_K = np.flatnonzero(sequence.roles == Role.CHORUS)
     left_out = at_K[chorus_size(k, len(at_K)) :]
+    if not len(left_out):
+        return sequence
     return TokenSequence(np.delete(sequence.ids, left_out), np.delete(sequence.roles, left_out), sequence.images)
 
 

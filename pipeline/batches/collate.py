@@ -17,6 +17,7 @@ from torch import Tensor
 from data_prep.encode import PreparedImage, TokenSequence
 from pipeline.batches.batch import PackedBatch
 from pipeline.batches.layout import PAD_DOCUMENT, answer_index, chorus_index
+from pipeline.batches.pixels import Patcher
 
 REMEMBERED = 4096
 """Layouts whose positions are remembered at a time."""
@@ -35,7 +36,7 @@ class Collator:
     """Builds packed batches for one checkpoint.
 
     Args:
-        image_processor: the checkpoint's own; it normalises and cuts patches (sizes are already right).
+        image_processor: the checkpoint's own; how it normalises and cuts patches is followed (sizes are already right).
         rope_index: the model's `get_rope_index`.
         image_id: id of the image placeholder token.
         pad_id: any valid token id.
@@ -46,6 +47,7 @@ class Collator:
         self.rope_index = rope_index
         self.image_id = image_id
         self.pad_id = pad_id
+        self._patches = Patcher(image_processor)
         self._positions: dict[tuple, Tensor] = {}
 
     def __call__(self, rows: Sequence[Sequence[Job]]) -> PackedBatch:
@@ -88,12 +90,11 @@ class Collator:
 
     def pixels(self, images: Sequence[PreparedImage]) -> tuple[Tensor, Tensor]:
         """Decode, normalise and cut into patches: float32 [P, C] and int64 [I, 3]; a blank image where there is none."""
-        arrays = [np.asarray(Image.open(io.BytesIO(image.data)).convert("RGB")) for image in images]
+        arrays = [np.array(Image.open(io.BytesIO(image.data)).convert("RGB")) for image in images]  # a copy, which torch may share
         if not arrays:
             side = self.image_processor.patch_size * self.image_processor.merge_size
             arrays = [np.zeros((side, side, 3), np.uint8)]
-        out = self.image_processor(images=arrays, do_resize=False, return_tensors="pt")
-        return out["pixel_values"].float(), out["image_grid_thw"].long()
+        return self._patches(arrays)
 
     def positions(self, sequence: TokenSequence) -> Tensor:
         """int64 [3, T] M-RoPE positions of one sequence, by the model's rule."""

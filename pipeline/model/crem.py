@@ -1,9 +1,9 @@
 """The model: a stock Hugging Face vision-language model read through its chorus.
 
-Nothing inside the backbone is changed. One forward over packed rows gives, for every sequence, its embedding, and, for every answer token,
-its cross-entropy; logits exist only where there is a label, a block of the vocabulary at a time. The vision tower runs in every forward
-(the collator adds a blank image where a batch has none), because ZeRO gathers its weights collectively and every rank must call the same
-modules.
+Nothing inside the backbone is changed but how patches meet their matrix (`model.patches`). One forward over packed rows gives, for every
+sequence, its embedding, and, for every answer token, its cross-entropy; logits exist only where there is a label, a block of the vocabulary
+at a time. The vision tower runs in every forward (the collator adds a blank image where a batch has none), because ZeRO gathers its
+weights collectively and every rank must call the same modules.
 """
 
 from pathlib import Path
@@ -19,6 +19,7 @@ from pipeline.model.chorus_rows import ChorusRows, embed_chorus
 from pipeline.model.family import language_inputs
 from pipeline.model.heads import AnswerLoss, LearntTemperature
 from pipeline.model.mask import compression_mask
+from pipeline.model.patches import as_matrix_product
 from pipeline.model.pooling import pool_chorus
 from pipeline.model.two_causal import Pieces
 
@@ -87,10 +88,12 @@ def load_backbone(checkpoint: str | Path, dtype: torch.dtype | str = "auto", att
         DataError: there is no such checkpoint, or its family is not supported.
     """
     load_config(checkpoint)  # refuses before any weight is read
-    return AutoModelForImageTextToText.from_pretrained(
+    backbone = AutoModelForImageTextToText.from_pretrained(
         str(checkpoint),
         dtype=dtype,
         attn_implementation={"": "sdpa", "text_config": attention, "vision_config": "sdpa"},
         use_safetensors=True,
         trust_remote_code=False,
     )
+    as_matrix_product(backbone.model.visual.patch_embed.proj)
+    return backbone

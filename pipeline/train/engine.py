@@ -63,12 +63,11 @@ class Engine:
         self.model.train()
         if config.model.gradient_checkpointing:
             self.model.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        offloaded = "offload_optimizer" in ds_config["zero_optimization"]
         optimizer = torch.optim.AdamW(
             parameter_groups(self.model, config.optim.weight_decay, rate_shares(config)),
             lr=config.optim.learning_rate,
             betas=(config.optim.beta1, config.optim.beta2),
-            fused=True if offloaded else None,  # one vectorised pass on the CPU, without DeepSpeed's own operator and its compiler
+            fused=True,  # one pass over memory, on an offloaded optimizer's host too; no operator of DeepSpeed's own, no compiler
         )
         self.engine, *_ = deepspeed.initialize(model=self.model, optimizer=optimizer, config=ds_config)
         self._files = self.engine.checkpoint_engine = Files()
