@@ -37,13 +37,14 @@ def ranked(row: EvalRow, scores: np.ndarray) -> dict:
 
 def asked(kind: str, row: BenchmarkRow) -> dict:
     """The question's digest, images, options, and what its protocol groups rows by."""
-    known = [kind, row.index, row.question, row.hint, row.options, row.answer, [_image(image) for image in row.images]]
+    category = row.extra.get("l2-category", "")
+    known = [kind, row.index, row.question, row.hint, row.options, row.answer, category, [_image(image) for image in row.images]]
     return {
         "digest": _digest(known),
         "kind": kind,
         "images": [image.name for image in row.images],
         "options": row.options,
-        "category": row.extra.get("l2-category", ""),
+        "category": category,
     }
 
 

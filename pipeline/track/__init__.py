@@ -13,6 +13,6 @@ the server missed is sent later from the journal (`pipeline.journal`); secrets a
 """
 
 from pipeline.track.settings import TrackSettings
-from pipeline.track.tracker import Tracker, log_to_run, scored_run_tags
+from pipeline.track.tracker import Tracker, download, log_to_run, scored_run_tags
 
-__all__ = ["TrackSettings", "Tracker", "log_to_run", "scored_run_tags"]
+__all__ = ["TrackSettings", "Tracker", "download", "log_to_run", "scored_run_tags"]
