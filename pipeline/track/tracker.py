@@ -157,6 +157,6 @@ def download(uri: str, run_id: str, names: Sequence[str], folder: Path) -> None:
         fetch(connect(uri), run_id, names, folder)
     except Exception as error:  # a store of any kind, a file or a server: each has its own errors
         raise DataError(
-            f"MLflow run {run_id} at {redact('uri', uri)}: found no {' and '.join(names)}: {brief(error)}. Expected the run of an "
+            f"MLflow run {run_id} at {scrub(uri)}: found no {' and '.join(names)}: {brief(error)}. Expected the run of an "
             "evaluation (a child of the training run); check the id and --track-uri"
         ) from error

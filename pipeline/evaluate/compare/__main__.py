@@ -80,7 +80,7 @@ def labels(named: list[str]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bash launchers/compare.sh", allow_abbrev=False, description=__doc__)
-    parser.add_argument("evaluations", nargs="+", help="folders of finished evaluations, or MLflow run ids; the first is what is compared with")
+    parser.add_argument("evaluations", nargs="+", help="folders of evaluations, or MLflow run ids; all are compared with the first")
     parser.add_argument("--out", type=Path, default=Path("work/compare"), help="folder for the comparison (default: work/compare)")
     parser.add_argument("--common", action="store_true", help="compare what all have, and leave out the rest")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")

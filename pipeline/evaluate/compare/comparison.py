@@ -108,7 +108,7 @@ def groups(first: Evaluation, keys: Sequence[Key]) -> dict[Key, list[Key]]:
     for name in AVERAGES[:-1]:
         out[Key(f"mean {name}", "P@1")] = [key for key in retrieval if name in (first.items[key].meta, first.items[key].split)]
     for mode in ("native", "compressed"):
-        out[Key("mean benchmarks", mode)] = [key for key in keys if key.mode == mode]
+        out[Key("mean answers", mode)] = [key for key in keys if key.mode == mode]
     return {name: members for name, members in out.items() if len(members) > 1}
 
 

@@ -72,7 +72,7 @@ def read_evaluation(folder: Path, label: str, place: str | None = None) -> Evalu
             rows = list(_rows(folder, row["name"]))
             items[key] = _item(rows, *_ones([row["hit"] for row in rows]), row["meta"], row["split"])
             if problem := _differs(items[key], row["p_at_1"]):
-                raise DataError(f"{folder}: {row['name']}: {problem}; expected the same: the files do not belong together. Evaluate again")
+                raise DataError(f"{folder}: {row['name']}: {problem}; expected the same: these files do not belong together")
         for row in report["answers"]:
             key = Key(row["name"], row["mode"])
             rows = list(_rows(folder, f"{row['name']}.{row['mode']}"))
@@ -87,7 +87,8 @@ def read_evaluation(folder: Path, label: str, place: str | None = None) -> Evalu
             "did not say what each row asked. Evaluate again"
         ) from error
     if not items:
-        raise DataError(f"{folder}: found no set or benchmark that can be compared; expected at least one: {left_out or 'scores.json is empty'}")
+        why = "; ".join(left_out.values()) or "scores.json is empty"
+        raise DataError(f"{folder}: found no set or benchmark that can be compared; expected at least one: {why}")
     return Evaluation(label, place or str(folder), items, left_out)
 
 
@@ -139,11 +140,12 @@ def same_questions(evaluations: Sequence[Evaluation], common: bool = False) -> l
             lacking.append(f"{key.name} ({key.mode}) only in {', '.join(one.label for one in holders)}")
     shared = [key for key in first.items if all(key in one.items for one in others)]
     for key in shared:
-        differing += [f"{key.name} ({key.mode}), {first.label} and {one.label}: {what}" for one in others if (what := _apart(first, one, key))]
+        apart = [(one.label, _apart(first, one, key)) for one in others]
+        differing += [f"{key.name} ({key.mode}), {first.label} and {label}: {what}" for label, what in apart if what]
     if differing:
         raise DataError(
-            f"found different questions under one name: {'; '.join(differing)}. Expected the same queries and candidates in the same order: "
-            "a difference between the scores would not be one between the checkpoints. Evaluate them on the same data"
+            f"found different questions under one name: {'; '.join(differing)}. Expected the same queries and candidates in the same "
+            "order: a difference between scores would not be one between checkpoints. Evaluate them on the same data"
         )
     if lacking and not common:
         raise DataError(f"found {'; '.join(lacking)}; expected the same sets everywhere. Compare what all have with --common")
@@ -170,14 +172,16 @@ def _ones(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
 
 def _differs(item: Item, reported: float) -> str | None:
     counted = float(score(Outcomes(item.points_NP[None], item.size_NP))[0])
-    return None if reported is not None and abs(counted - reported) <= TOLERANCE else f"found {reported} in scores.json, {counted:.6f} recounted"
+    if reported is not None and abs(counted - reported) <= TOLERANCE:
+        return None
+    return f"found {reported} in scores.json, {counted:.6f} recounted"
 
 
 def _json(path: Path) -> dict:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; expected the folder of a finished evaluation; check the path") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}; expected a finished evaluation; check the path") from error
     except ValueError as error:
         raise DataError(f"{path}: found no JSON: {error}; expected what the evaluation wrote. Evaluate again") from error
 

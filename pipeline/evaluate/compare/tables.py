@@ -20,9 +20,9 @@ def table(comparison: Comparison) -> Table:
     return Table(f"Comparison with {comparison.labels[0]}, in percent", ("set", *HEAD), rows, notes(comparison))
 
 
-def title(line: Line) -> str:
-    """A row's name with its mode, where that says more."""
-    mode = "" if line.mode == "P@1" else f", {line.mode}"
+def title(line: Line, brief: bool = False) -> str:
+    """A row's name with its mode, where that says more, and the number of sets behind a mean."""
+    mode = "" if line.mode == "P@1" else f", {line.mode[:4] + '.' if brief else line.mode}"
     return f"{line.name}{mode}" + (f" ({line.sets})" if line.sets > 1 else "")
 
 
@@ -49,15 +49,19 @@ def notes(comparison: Comparison) -> tuple[str, ...]:
 
 def console(comparison: Comparison) -> str:
     """Plain text for a terminal."""
-    return plain(table(comparison)) + "\n" + in_words(comparison) + "\n"
+    shown = table(comparison)
+    kept = [0, *(1 + HEAD.index(name) for name in ("of", "score")), 4, 5, 6, *(1 + HEAD.index(name) for name in ("corrected", "verdict"))]
+    rows = [tuple(row[i] for i in kept) for row in shown.rows]
+    few = Table(shown.title, tuple(("p (Holm)" if i == 8 else ("set", *HEAD)[i]) for i in kept), rows, shown.notes)
+    return f"{plain(few)}\n\n{in_words(comparison)}\n"
 
 
 def in_words(comparison: Comparison) -> str:
     """One sentence per further checkpoint."""
     out = []
     for other, label in enumerate(comparison.labels[1:]):
-        found = {word: [line for line in comparison.lines if line.tests[other].verdict == word] for word in ("better", "worse", "within noise")}
-        counts = ", ".join(f"{word} in {len(lines)}" for word, lines in found.items())
+        verdicts = [line.tests[other].verdict for line in comparison.lines]
+        counts = ", ".join(f"{word} in {verdicts.count(word)}" for word in ("better", "worse", "within noise"))
         out.append(f"{label} against {comparison.labels[0]}: {counts} of {len(comparison.lines)} rows")
     return "\n".join(out)
 

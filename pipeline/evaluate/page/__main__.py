@@ -1,4 +1,4 @@
-"""Make an evaluation's page again: `python -m pipeline.evaluate.page EVALUATION [--mmeb FOLDER] [--benchmarks PATH ...] [--study FILE ...]`.
+"""Make an evaluation's page again: `python -m pipeline.evaluate.page EVALUATION [--mmeb FOLDER] [--benchmarks PATH ...]`.
 
 The evaluation writes `report.html` by itself. This draws it anew, for example once there are evaluations at other `--k` beside it, or a
 study. Pictures come from the data named; without it the galleries hold text and placeholders.

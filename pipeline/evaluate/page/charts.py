@@ -47,7 +47,10 @@ def _bar(bar: Bar, y: float) -> Markup:
     if bar.chance is not None:
         at = _x(bar.chance)
         parts.append(Markup('<path class="chance" d="M{0:.1f} {1:.1f}V{2:.1f}"/>').format(at, y - 1, y + BAR))
-    parts.append(_text(LABEL + long + 4, y + BAR / 2 + 3, f"{100 * bar.value:.1f}", "value", limit=8))
+    end = LABEL + long
+    if bar.chance is not None and end < _x(bar.chance) < end + VALUE:  # the tick would cross the figure
+        end = _x(bar.chance)
+    parts.append(_text(end + 4, y + BAR / 2 + 3, f"{100 * bar.value:.1f}", "value", limit=8))
     return Markup("").join(parts)
 
 
@@ -123,7 +126,8 @@ class Gap(NamedTuple):
 def gaps(rows: Sequence[Gap], title: str) -> Markup:
     """Differences around a zero line: filled marks where they are beyond noise, hollow ones within."""
     reach = max(0.01, *(abs(end) for row in rows for end in (row.low, row.high)))
-    middle, half = (LABEL + 36 + WIDTH - 12) / 2, (WIDTH - 12 - LABEL - 36) / 2
+    left, right = LABEL + 36.0, WIDTH - 18.0
+    middle, half = (left + right) / 2, (right - left) / 2
     bottom = 6.0 + 22 * len(rows)
 
     def at(share: float) -> float:
@@ -135,7 +139,7 @@ def gaps(rows: Sequence[Gap], title: str) -> Markup:
         out += [line, _text(at(share), bottom + 13, f"{100 * share:+.1f}" if share else "0", "tick")]
     for number, row in enumerate(rows):
         y, style = 17.0 + 22 * number, row.verdict.replace(" ", "-")
-        out.append(_text(LABEL + 28, y + 4, row.label, "label", limit=26))
+        out.append(_text(left - 8, y + 4, row.label, "label small", limit=26))
         out.append(Markup('<path class="span {3}" d="M{0:.1f} {1:.1f}H{2:.1f}"/>').format(at(row.low), y, at(row.high), style))
         out.append(Markup('<circle class="mark {2}" cx="{0:.1f}" cy="{1:.1f}" r="4.5"/>').format(at(row.value), y, style))
     return _svg(bottom + AXIS, title, out)

@@ -15,7 +15,7 @@ def write_page(comparison: Comparison, folder: Path) -> Path:
         rows = []
         for line in comparison.lines:
             test = line.tests[other]
-            rows.append(Gap(title(line), test.difference.low, test.difference.value, test.difference.high, test.verdict))
+            rows.append(Gap(title(line, brief=True), test.difference.low, test.difference.value, test.difference.high, test.verdict))
         drawn.append((label, gaps(rows, f"{label} against {comparison.labels[0]}")))
     shown = {"comparison": comparison, "words": in_words(comparison).split("\n"), "table": table(comparison), "drawn": drawn}
     return fill("compare.html", folder / "compare.html", shown)

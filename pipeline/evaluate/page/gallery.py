@@ -20,7 +20,12 @@ from pipeline.evaluate.report import Report
 
 EACH = 3
 """Right and wrong queries shown per meta-task."""
-OUTCOMES = {(True, True): "both right", (True, False): "only native right", (False, True): "only compressed right", (False, False): "neither right"}
+OUTCOMES = {
+    (True, True): "both right",
+    (True, False): "only native right",
+    (False, True): "only compressed right",
+    (False, False): "neither right",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,13 @@ class Retrieved:
     missed: Shown | None
     true_rank: int
     candidates: int
+
+    @property
+    def shared(self) -> str:
+        """The text that all candidates shown have beside their pictures (an instruction), "" where they differ."""
+        seen = [*self.top, *([self.missed] if self.missed else [])]
+        same = len({one.text for one in seen}) == 1 and all(one.pictures for one in seen)
+        return seen[0].text if same else ""
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ def _retrieved(name: str, row: dict, eval_set: EvalSet | None, pictures: Picture
     sides: dict[int | None, Side] = {}
     if eval_set is not None:
         stored = eval_set.rows[row["row"]]
-        sides = {None: stored.query, 0: stored.candidates[0]} | {one["candidate"]: stored.candidates[one["candidate"]] for one in row["top"]}
+        sides = {None: stored.query} | {i: stored.candidates[i] for i in (0, *(one["candidate"] for one in row["top"]))}
 
     def show(stored: dict, number: int | None) -> Shown:
         own = {image.name: image for image in sides[number].images} if number in sides else {}
@@ -107,9 +119,9 @@ def _retrieved(name: str, row: dict, eval_set: EvalSet | None, pictures: Picture
 def answer_gallery(report: Report, folder: Path, benchmarks: Sequence[Benchmark], pictures: Pictures) -> dict[str, list[Answered]]:
     """Examples by benchmark, for those that were answered in both modes."""
     known = {benchmark.name: benchmark for benchmark in benchmarks}
-    answered = {(row.name, row.mode) for row in report.answers}
-    names = [name for name in dict.fromkeys(row.name for row in report.answers) if {(name, "native"), (name, "compressed")} <= answered]
-    return {name: _answers(folder, name, known.get(name), pictures) for name in names}
+    answered = dict.fromkeys((row.name, row.mode) for row in report.answers)
+    both = [name for name, mode in answered if mode == "native" and (name, "compressed") in answered]
+    return {name: _answers(folder, name, known.get(name), pictures) for name in both}
 
 
 def _answers(folder: Path, name: str, benchmark: Benchmark | None, pictures: Pictures) -> list[Answered]:
@@ -141,7 +153,7 @@ def predictions(folder: Path, name: str) -> Iterator[dict]:
             for line in file:
                 row = json.loads(line)
                 if "digest" not in row:
-                    raise DataError(f"{path}: found rows without what they asked; expected predictions of this version. Evaluate again")
+                    raise DataError(f"{path}: found rows that do not say what they asked; expected this version's. Evaluate again")
                 yield row
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; expected the predictions behind scores.json. Evaluate again") from error

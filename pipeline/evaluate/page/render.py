@@ -132,7 +132,8 @@ def _charts(report: Report) -> dict[str, Markup]:
 
 def _by_chorus(report: Report, folder: Path, studies: Sequence[Path]) -> dict[str, Any]:
     own = tables.chorus_point(report, "this evaluation")
-    points = ([own] if own else []) + tables.other_sizes(report, folder) + [point for path in studies for point in tables.study_points(path)]
+    points = ([own] if own else []) + tables.other_sizes(report, folder)
+    points += [point for path in studies for point in tables.study_points(path)]
     lines = tables.chorus_curves(points)
     drawn = curves(lines, "Scores by number of chorus tokens") if lines else None
     return {"by_chorus": tables.chorus_table(points) if points else None, "chorus_curves": drawn}

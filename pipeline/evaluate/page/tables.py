@@ -45,9 +45,9 @@ def read_report(folder: Path) -> Report:
         stored = json.loads(path.read_bytes())
         retrieval = tuple(RetrievalScore(**row) for row in stored["retrieval"])
         answers = tuple(AnswerScore(**row) for row in stored["answers"])
-        return Report(stored["title"], retrieval, answers, stored["facts"], stored.get("attention", {}))
+        return Report(stored["title"], retrieval, answers, stored["facts"], stored["attention"])
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; expected the folder of a finished evaluation; check the path") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror}; expected a finished evaluation; check the path") from error
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: found {error!r}; expected what this version's evaluation writes. Evaluate again") from error
 
@@ -66,10 +66,10 @@ def chorus_point(report: Report, source: str) -> ChorusPoint | None:
 def other_sizes(report: Report, folder: Path) -> list[ChorusPoint]:
     """Evaluations of the same checkpoint with other numbers of chorus tokens, which lie beside this one as `<name>-k<k>`."""
     stem = re.sub(r"-k\d+$", "", folder.resolve().name)
-    beside = [path for path in sorted(folder.resolve().parent.glob(f"{_literal(stem)}*")) if re.fullmatch(r"(-k\d+)?", path.name[len(stem) :])]
     found = []
-    for path in beside:
-        if path != folder.resolve() and (path / "scores.json").is_file():
+    for path in sorted(folder.resolve().parent.iterdir()):
+        named = path.name.startswith(stem) and re.fullmatch(r"(-k\d+)?", path.name[len(stem) :])
+        if named and path != folder.resolve() and (path / "scores.json").is_file():
             other = read_report(path)
             same = other.facts.get("checkpoint") == report.facts.get("checkpoint")
             asked = [(row.name, row.queries) for row in other.retrieval] == [(row.name, row.queries) for row in report.retrieval]
@@ -109,7 +109,7 @@ def vlm_table(report: Report) -> Table:
     rows += [(f"{MARK}{row.model}", *(f"{value:.1f}" for value in row[1:])) for row in published.VLM]
     notes = (
         f"{MARK.strip()} = {published.LABEL}: native generation, {published.CITATION}",
-        "Our rows hold benchmarks of these names only, each scored by its own protocol; what a judge model would have to score is left out.",
+        "Our rows hold benchmarks of these names only, each by its own protocol; what only a judge model could score is left out.",
     )
     return Table("Comprehension, score in percent", ("model", *HEAD), rows, notes)
 
@@ -117,11 +117,11 @@ def vlm_table(report: Report) -> Table:
 def chorus_table(points: Iterable[ChorusPoint]) -> Table:
     """The paper's Table 4."""
     rows = [
-        (f"{point.k} tokens, {point.source}", *map(_percent, (point.p_at_1, point.native, point.compressed)), _percent(point.cache, 2))
+        (f"{_tokens(point.k)}, {point.source}", *map(_percent, (point.p_at_1, point.native, point.compressed)), _percent(point.cache, 2))
         for point in sorted(points)
     ]
     for row in published.CHORUS:
-        name = f"{row.chorus} tokens" if row.chorus else "end-of-sequence pooling"
+        name = _tokens(row.chorus) if row.chorus else "end-of-sequence pooling"
         theirs = (row.mmeb, row.native, row.compressed)
         rows.append((f"{MARK}CREM 2B, {name}", *("-" if value is None else f"{value:.1f}" for value in theirs), f"{row.cache:.2f}"))
     notes = (
@@ -157,10 +157,9 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
+def _tokens(k: int) -> str:
+    return f"{k} token{'s' * (k > 1)}"
+
+
 def _percent(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{100 * value:.{digits}f}"
-
-
-def _literal(text: str) -> str:
-    """A file name as a glob pattern that means itself."""
-    return re.sub(r"([*?\[])", r"[\1]", text)
