@@ -27,7 +27,7 @@ def ranked(row: EvalRow, scores: np.ndarray) -> dict:
     usable = np.where(np.isfinite(scores), scores, -np.inf)
     top = np.argsort(-usable, kind="stable")[:TOP]
     return {
-        "digest": _digest(["retrieval", *map(_side, (row.query, *row.candidates))]),
+        "digest": retrieval_digest(row),
         "query": _shown(row.query),
         "true": _shown(row.candidates[0]),
         "true_rank": 1 + int((usable > usable[0]).sum()),
@@ -37,15 +37,28 @@ def ranked(row: EvalRow, scores: np.ndarray) -> dict:
 
 def asked(kind: str, row: BenchmarkRow) -> dict:
     """The question's digest, images, options, and what its protocol groups rows by."""
-    category = row.extra.get("l2-category", "")
-    known = [kind, row.index, row.question, row.hint, row.options, row.answer, category, [_image(image) for image in row.images]]
     return {
-        "digest": _digest(known),
+        "digest": question_digest(kind, row),
         "kind": kind,
         "images": [image.name for image in row.images],
         "options": row.options,
-        "category": category,
+        "category": _category(row),
     }
+
+
+def retrieval_digest(row: EvalRow) -> str:
+    """Of a query and its candidates, in order."""
+    return _digest(["retrieval", *map(_side, (row.query, *row.candidates))])
+
+
+def question_digest(kind: str, row: BenchmarkRow) -> str:
+    """Of a question with all that it is asked and scored by."""
+    images = [_image(image) for image in row.images]
+    return _digest([kind, row.index, row.question, row.hint, row.options, row.answer, _category(row), images])
+
+
+def _category(row: BenchmarkRow) -> str:
+    return row.extra.get("l2-category", "")
 
 
 def _shown(side: Side) -> dict:

@@ -72,10 +72,14 @@ def labels(named: list[str]) -> list[str]:
     """The shortest endings of the paths that tell them apart (a run id: its first 8 characters); numbered where they are the same."""
     parts = [(name[:8],) if RUN_ID.fullmatch(name) else Path(os.path.abspath(name)).parts for name in named]
     for length in range(1, max(map(len, parts)) + 1):
-        out = ["/".join(own[-length:]) for own in parts]
+        out = [_end(str(Path(*own[-length:])), 24) for own in parts]
         if len(set(out)) == len(out):
-            return [label if len(label) <= 24 else f"…{label[-23:]}" for label in out]
-    return [f"{i}: {label[-20:]}" for i, label in enumerate(out, 1)]
+            return out
+    return [f"{i}: {_end(label, 20)}" for i, label in enumerate(out, 1)]
+
+
+def _end(label: str, length: int) -> str:
+    return label if len(label) <= length else f"…{label[1 - length :]}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ from data_prep.sources.mmeb_eval import EvalSet
 from pipeline.evaluate.metrics import META_TASKS
 from pipeline.evaluate.page.clean import brief
 from pipeline.evaluate.page.pictures import Picture, Pictures
+from pipeline.evaluate.record import question_digest, retrieval_digest
 from pipeline.evaluate.report import Report
 
 EACH = 3
@@ -103,7 +104,8 @@ def _in_turn(folder: Path, names: Sequence[str], hit: bool) -> list[tuple[str, d
 def _retrieved(name: str, row: dict, eval_set: EvalSet | None, pictures: Pictures) -> Retrieved:
     sides: dict[int | None, Side] = {}
     if eval_set is not None:
-        stored = eval_set.rows[row["row"]]
+        stored = eval_set.rows[row["row"]] if row["row"] < len(eval_set.rows) else None
+        _check(stored is not None and retrieval_digest(stored) == row["digest"], name, f"row {row['row']}")
         sides = {None: stored.query} | {i: stored.candidates[i] for i in (0, *(one["candidate"] for one in row["top"]))}
 
     def show(stored: dict, number: int | None) -> Shown:
@@ -125,12 +127,16 @@ def answer_gallery(report: Report, folder: Path, benchmarks: Sequence[Benchmark]
 
 
 def _answers(folder: Path, name: str, benchmark: Benchmark | None, pictures: Pictures) -> list[Answered]:
-    refs: dict[str, tuple[ImageRef, ...]] = {row.index: row.images for row in benchmark.rows} if benchmark else {}
+    known = {row.index: row for row in benchmark.rows} if benchmark else {}
     found: dict[str, Answered] = {}
     for native, compressed in zip(predictions(folder, f"{name}.native"), predictions(folder, f"{name}.compressed"), strict=True):
         right = (native["points"] == 1, compressed["points"] == 1)
         if OUTCOMES[right] not in found:
-            own = refs.get(native["index"], (None,) * len(native["images"]))
+            own: tuple[ImageRef | None, ...] = (None,) * len(native["images"])
+            if benchmark:
+                row = known.get(native["index"])
+                _check(row is not None and question_digest(native["kind"], row) == native["digest"], name, f"index {native['index']}")
+                own = row.images
             shown = [pictures.show(image, ref) for image, ref in zip(native["images"], own, strict=True)]
             modes = {"native": (brief(native["text"]), right[0]), "compressed": (brief(compressed["text"]), right[1])}
             found[OUTCOMES[right]] = Answered(
@@ -139,6 +145,11 @@ def _answers(folder: Path, name: str, benchmark: Benchmark | None, pictures: Pic
         if len(found) == len(OUTCOMES):
             break
     return [found[outcome] for outcome in OUTCOMES.values() if outcome in found]
+
+
+def _check(same: bool, name: str, where: str) -> None:
+    if not same:
+        raise DataError(f"{name}, {where}: found other data than was scored; expected the same: its pictures would be others. Name that data")
 
 
 def predictions(folder: Path, name: str) -> Iterator[dict]:
