@@ -149,7 +149,7 @@ def _answers(folder: Path, name: str, benchmark: Benchmark | None, pictures: Pic
 
 def _check(same: bool, name: str, where: str) -> None:
     if not same:
-        raise DataError(f"{name}, {where}: found other data than was scored; expected the same: its pictures would be others. Name that data")
+        raise DataError(f"{name}, {where}: found other data than was scored; expected the same, for its pictures. Name that data")
 
 
 def predictions(folder: Path, name: str) -> Iterator[dict]:

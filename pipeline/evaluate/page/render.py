@@ -120,7 +120,7 @@ def _charts(report: Report) -> dict[str, Markup]:
         guess = average(SetScore(row.meta, row.split, row.chance) for row in report.retrieval)
         groups = [(name, [Bar("retrieval", means[name], guess[name])]) for name in AVERAGES if means[name] is not None]
         out["meta"] = bars(groups, "Precision@1 by meta-task and split")
-        ordered = sorted(report.retrieval, key=lambda row: (META_TASKS.index(row.meta) if row.meta else len(META_TASKS)))
+        ordered = sorted(report.retrieval, key=lambda row: META_TASKS.index(row.meta) if row.meta else len(META_TASKS))
         out["sets"] = bars([(row.name, [Bar("retrieval", row.p_at_1, row.chance)]) for row in ordered], "Precision@1 by set")
     groups = {}
     for row in report.answers:

@@ -39,10 +39,10 @@ class Written:
 
     def benchmark(self, benchmark: Benchmark, mode: str, points: list[float], said: str = "an answer") -> "Written":
         """Rows with these points."""
-        rows = [
-            {"index": row.index, "question": row.question, "expected": row.answer, "points": point, "text": said} | asked(benchmark.kind, row)
-            for row, point in zip(benchmark.rows, points, strict=True)
-        ]
+        rows = []
+        for row, point in zip(benchmark.rows, points, strict=True):
+            known = {"index": row.index, "question": row.question, "expected": row.answer, "points": point, "text": said}
+            rows.append(known | asked(benchmark.kind, row))
         self._write(f"{benchmark.name}.{mode}", rows)
         score, chance, detail = total(benchmark, points)
         share = 1.0 if mode == "native" else 0.25

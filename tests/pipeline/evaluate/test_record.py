@@ -11,9 +11,7 @@ from data_prep.sources.mmeb_eval import EvalRow
 from pipeline.evaluate.record import asked, question_digest, ranked, retrieval_digest
 
 ROW = EvalRow(Side("find", (ImageRef("q.png"),)), tuple(Side(f"t{i}", (ImageRef(f"{i}.png"),)) for i in range(6)))
-QUESTION = BenchmarkRow(
-    "7", (ImageRef("x.tsv#7", data=b"bytes"),), "which?", "a hint", {"A": "ring"}, "A", "shapes", {"l2-category": "VD"}
-)
+QUESTION = BenchmarkRow("7", (ImageRef("x.tsv#7", data=b"bytes"),), "which?", "a hint", {"A": "ring"}, "A", "shapes", {"l2-category": "VD"})
 
 
 def test_ranked() -> None:

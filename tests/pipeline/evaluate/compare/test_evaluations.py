@@ -31,7 +31,8 @@ def test_hallusion_units_count_as_the_metric_does() -> None:
     """Random answers to 3 categories x 4 sets of up to 3 figures and 3 questions."""
     rng = np.random.default_rng(0)
     known = [(c, s, f, q) for c in "abc" for s in range(4) for f in range(1 + s % 3) for q in range(1 + (s + 1) % 3)]
-    rows = [{"kind": "yes_no", "category": c, "index": f"VD_{c}_x_{s}_{f}_{q}", "points": float(rng.random() < 0.7)} for c, s, f, q in known]
+    names = [(c, f"VD_{c}_x_{s}_{f}_{q}") for c, s, f, q in known]
+    rows = [{"kind": "yes_no", "category": c, "index": index, "points": float(rng.random() < 0.7)} for c, index in names]
     points, size = answer_units(rows)
     assert len(points) == 12
     expected = metrics.hallusion([row["index"] for row in rows], [row["category"] for row in rows], [row["points"] == 1 for row in rows])
@@ -65,7 +66,8 @@ def test_what_only_one_holds(written, make) -> None:
 
 
 def test_a_benchmark_scored_otherwise_is_left_out_by_name(written, make) -> None:
-    folder = written().set(make.words("Own", 2), [True] * 2).benchmark(make.questions("Judged", "open", ["1", "2"]), "native", [1, 0]).done()
+    judged = make.questions("Judged", "open", ["1", "2"])
+    folder = written().set(make.words("Own", 2), [True] * 2).benchmark(judged, "native", [1, 0]).done()
     _edit(folder, lambda scores: scores["answers"][0].update(score=0.75))
     read = read_evaluation(folder, "A")
     assert list(read.items) == [Key("Own", "P@1")]
@@ -75,7 +77,7 @@ def test_a_benchmark_scored_otherwise_is_left_out_by_name(written, make) -> None
 def test_retrieval_scores_that_are_not_their_predictions(written, make) -> None:
     folder = written().set(make.words("Own", 2), [True, False]).done()
     _edit(folder, lambda scores: scores["retrieval"][0].update(p_at_1=0.9))
-    with pytest.raises(DataError, match="Own: found 0.9 in scores.json, 0.500000 recounted"):
+    with pytest.raises(DataError, match=r"Own: found 0\.9 in scores\.json, 0\.500000 recounted"):
         read_evaluation(folder, "A")
 
 
@@ -86,7 +88,7 @@ def test_unusable_folders(written, make, tmp_path) -> None:
     path = folder / "predictions/Own.jsonl"
     rows = json.loads(path.read_text())
     path.write_text(json.dumps({name: value for name, value in rows.items() if name != "digest"}))
-    with pytest.raises(DataError, match="no entry 'digest'.*Evaluate again"):
+    with pytest.raises(DataError, match=r"no entry 'digest'.*Evaluate again"):
         read_evaluation(folder, "A")
     path.write_text("")
     with pytest.raises(DataError, match="found no rows"):

@@ -49,7 +49,10 @@ def test_an_unknown_run(folders, tmp_path, capsys) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("words", "said"), [([], "found 1 evaluation"), (["nowhere"], "nowhere/scores.json"), (["--resamples", "10"], "found")])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], "found 1 evaluation"), (["nowhere"], "nowhere/scores.json: cannot be read"), (["--resamples", "10"], "found too few")],
+)
 def test_refusals(folders, tmp_path, capsys, words, said) -> None:
     named = folders if "--resamples" in words else folders[:1]
     assert main([*map(str, named), *words, "--out", str(tmp_path / "out")]) == 2
