@@ -22,7 +22,7 @@ def table(comparison: Comparison) -> Table:
 
 def title(line: Line, brief: bool = False) -> str:
     """A row's name with its mode, where that says more, and the number of sets behind a mean."""
-    mode = "" if line.mode == "P@1" else f", {line.mode[:4] + '.' if brief else line.mode}"
+    mode = "" if line.mode == "P@1" else f", {line.mode.replace('compressed', 'comp.') if brief else line.mode}"
     return f"{line.name}{mode}" + (f" ({line.sets})" if line.sets > 1 else "")
 
 
