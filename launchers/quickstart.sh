@@ -35,7 +35,7 @@ say "6/6 done"
 cat <<EOF
 data         $work/data
 checkpoint   $work/run/export   (opens with transformers' from_pretrained)
-scores       $work/eval/scores.md, every prediction in $work/eval/predictions
+scores       $work/eval/report.html (open it in a browser), scores.md, every prediction in $work/eval/predictions
 metrics      $work/run/metrics.jsonl, and MLflow
 
 Next:

@@ -20,6 +20,7 @@ from pipeline.allocator import keep_freed_memory
 from pipeline.evaluate import attention, plots, report
 from pipeline.evaluate.mmeb import score_sets
 from pipeline.evaluate.open import open_checkpoint
+from pipeline.evaluate.page.render import write_report
 from pipeline.evaluate.vlm import score_benchmark
 from pipeline.track import Tracker, TrackSettings, log_to_run, scored_run_tags
 
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or Path("work/eval") / name
     result = score(args.checkpoint, encoder, sets, benchmarks, out)
     files = report.write(result, out) + plots.draw(result, out / "plots") + [out / "plots" / "attention"] * bool(result.attention)
+    files.append(write_report(result, out, sets, benchmarks))
     print(report.console(result))
     _track(args, result, out)
     print(f"scores, plots and every prediction: {out}\n" + "\n".join(f"  {path}" for path in files))
@@ -88,7 +90,7 @@ def _track(args: argparse.Namespace, result: report.Report, out: Path) -> None:
         tracker.table("answers", [{k: v for k, v in vars(row).items() if k != "detail"} for row in result.answers])
         for folder in ("plots", "predictions"):
             tracker.artifact(out / folder, folder)
-        for name in ("scores.json", "scores.md"):
+        for name in ("scores.json", "scores.md", "report.html"):
             tracker.artifact(out / name)
     if trained and args.k is None:  # the run's own headline is that of the whole chorus
         log_to_run(settings.uri, trained, scores)

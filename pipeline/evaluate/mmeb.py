@@ -17,6 +17,7 @@ from data_prep.sources.mmeb_eval import EvalRow, EvalSet
 from pipeline.batches.collate import Collator
 from pipeline.evaluate.embed import embed
 from pipeline.evaluate.metrics import Ranking, chance, precision_at_1
+from pipeline.evaluate.record import ranked
 from pipeline.evaluate.report import RetrievalScore
 from pipeline.model.crem import Crem
 
@@ -49,7 +50,7 @@ def _score(eval_set: EvalSet, embeddings: np.ndarray, place: dict[Side, int], pa
         for number, row in enumerate(eval_set.rows):
             scores = embeddings[[place[side] for side in row.candidates]] @ embeddings[place[row.query]]
             rankings.append(precision_at_1(scores))
-            file.write(json.dumps(_prediction(number, row, scores, rankings[-1])) + "\n")
+            file.write(json.dumps(_prediction(number, row, scores, rankings[-1]) | ranked(row, scores)) + "\n")
     sizes = [len(row.candidates) for row in eval_set.rows]
     return RetrievalScore(
         name=eval_set.name,

@@ -270,3 +270,8 @@ def piped(table: Table) -> list[str]:
     rule = "|" + "|".join([" --- ", *([" ---: "] * (len(table.head) - 1))]) + "|"
     head, *rows = ("| " + " | ".join(map(_escape, row)) + " |" for row in (table.head, *table.rows))
     return [head, rule, *rows]
+
+
+def footnotes(table: Table) -> list[str]:
+    """The table's notes as lines of Markdown, escaped, each a paragraph of its own."""
+    return [f"\n{_escape(note)}" for note in table.notes]

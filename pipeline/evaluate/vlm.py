@@ -19,6 +19,7 @@ from data_prep.shards import atomic_file
 from data_prep.sources.benchmarks import Benchmark, BenchmarkRow
 from pipeline.evaluate import metrics
 from pipeline.evaluate.generate import Answer, Answerer, Mode, by_length
+from pipeline.evaluate.record import asked
 from pipeline.evaluate.report import AnswerScore
 
 BATCH = 32
@@ -39,7 +40,7 @@ def score_benchmark(
     with atomic_file(out / f"{benchmark.name}.{mode}.jsonl") as temporary, temporary.open("w") as file:
         for row, answer, (understood, points) in zip(benchmark.rows, answers, read, strict=True):
             known = {"index": row.index, "question": row.question, "expected": row.answer, "understood": understood, "points": points}
-            file.write(json.dumps(known | asdict(answer)) + "\n")
+            file.write(json.dumps(known | asked(benchmark.kind, row) | asdict(answer)) + "\n")
     score, chance, detail = total(benchmark, [points for _, points in read])
     return AnswerScore(
         name=benchmark.name,

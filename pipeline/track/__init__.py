@@ -15,6 +15,6 @@ the server missed is sent by a resume, or by `python -m pipeline.track sync RUN_
 """
 
 from pipeline.track.settings import TrackSettings
-from pipeline.track.tracker import Tracker, log_to_run, scored_run_tags
+from pipeline.track.tracker import Tracker, download, log_to_run, scored_run_tags
 
-__all__ = ["TrackSettings", "Tracker", "log_to_run", "scored_run_tags"]
+__all__ = ["TrackSettings", "Tracker", "download", "log_to_run", "scored_run_tags"]

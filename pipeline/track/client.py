@@ -173,3 +173,9 @@ def log_params(client: Any, run_id: str, params: Mapping[str, str]) -> None:
     new = [Param(key, value) for key, value in params.items() if key not in present]
     for start in range(0, len(new), MAX_PARAMS):
         client.log_batch(run_id, params=new[start : start + MAX_PARAMS])
+
+
+def fetch(client: Any, run_id: str, names: Sequence[str], folder: Path) -> None:
+    """Bring artifacts (files or folders) of a run below `folder`, which must exist."""
+    for name in names:
+        client.download_artifacts(run_id, name, str(folder))

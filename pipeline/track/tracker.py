@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from data_prep.samples import DataError
 from pipeline.journal import Journal, Value
 from pipeline.redact import brief, cell, clean_key, clean_tags, cut, flatten, redact, scrub
-from pipeline.track.client import connect, log_values
+from pipeline.track.client import connect, fetch, log_values
 from pipeline.track.door import Door
 from pipeline.track.record import Entry, Record
 from pipeline.track.settings import TrackSettings
@@ -171,3 +172,19 @@ def log_to_run(uri: str, run_id: str, metrics: Mapping[str, float], step: int = 
         log.warning("MLflow did not take the scores of run %s: %s", run_id, brief(error))
         return False
     return True
+
+
+def download(uri: str, run_id: str, names: Sequence[str], folder: Path) -> None:
+    """Bring artifacts of a run (files or folders, by name) into `folder`, which is made.
+
+    Raises:
+        DataError: MLflow is out of reach, or has no such run or artifact.
+    """
+    folder.mkdir(parents=True)
+    try:
+        fetch(connect(uri), run_id, names, folder)
+    except Exception as error:  # a store of any kind, a file or a server: each has its own errors
+        raise DataError(
+            f"MLflow run {run_id} at {scrub(uri)}: found no {' and '.join(names)}: {brief(error)}. Expected the run of an "
+            "evaluation (a child of the training run); check the id and --track-uri"
+        ) from error

@@ -70,6 +70,8 @@ def test_attention_maps_of_the_first_queries(checkpoint, mmeb, tmp_path) -> None
     (run,) = client.search_runs([client.get_experiment_by_name("crem").experiment_id])
     logged = {name: value for name, value in run.data.metrics.items() if name.startswith("attention/")}
     assert logged == pytest.approx({f"attention/{name}": means[name] for name in ("entropy", "overlap", "image_mass")})
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/") > 4 and "report.html" in [item.path for item in client.list_artifacts(run.info.run_id)]
     assert [item.path for item in client.list_artifacts(run.info.run_id, "plots/attention")] == [f"plots/attention/{n}" for n in names]
 
 
