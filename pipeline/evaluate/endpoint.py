@@ -9,6 +9,7 @@ import ipaddress
 import json
 import math
 import os
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -53,7 +54,9 @@ class Endpoint:
         except ValueError as error:
             raise DataError(f"--judge: found an address that is none ({error}); expected e.g. http://127.0.0.1:8000/v1") from error
         if parts.username or parts.password or parts.query or parts.fragment:
-            raise DataError(f"--judge: found credentials or a query in the address; expected e.g. https://host/v1. Put the key into {KEY_VARIABLE}")
+            raise DataError(
+                f"--judge: found credentials or a query in the address; expected e.g. https://host/v1. Put the key into {KEY_VARIABLE}"
+            )
         if parts.scheme not in ("http", "https") or not host:
             raise DataError(f"--judge: found {scrub(self.url)}; expected an address such as http://127.0.0.1:8000/v1 or https://host/v1")
         if not self.model.strip():
@@ -77,14 +80,19 @@ class Endpoint:
         Raises:
             JudgeError: no reply, or one that is no chat completion.
         """
-        content = {"model": self.model, "messages": [{"role": "user", "content": prompt}], "temperature": temperature, "max_tokens": MAX_TOKENS}
+        content = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": temperature,
+            "max_tokens": MAX_TOKENS,
+        }
         headers = {"Content-Type": "application/json", "User-Agent": "crem-evaluate"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         request = urllib.request.Request(f"{self.url}/chat/completions", json.dumps(content).encode(), headers, method="POST")
         try:
             with self._opener().open(request, timeout=self.timeout) as response:
-                body = response.read(MAX_REPLY + 1)
+                body = _read(response, time.monotonic() + self.timeout)
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refusal(error) from None
@@ -97,7 +105,11 @@ class Endpoint:
         return urllib.request.build_opener(_NoRedirect, *direct)
 
     def _refusal(self, error: urllib.error.HTTPError) -> JudgeError:
-        hint = {401: f"; is the key in {KEY_VARIABLE} right?", 403: f"; is the key in {KEY_VARIABLE} right?", 404: "; is the address or the model right?"}
+        hint = {
+            401: f"; is the key in {KEY_VARIABLE} right?",
+            403: f"; is the key in {KEY_VARIABLE} right?",
+            404: "; is the address or the model right?",
+        }
         message = self._safe(f"HTTP {error.code} {error.reason}{hint.get(error.code, '')}")
         return JudgeError(message, error.code in _PASSING, _seconds(error.headers.get("Retry-After")))
 
@@ -130,9 +142,19 @@ def _seconds(header: str | None) -> float:
     return max(0.0, value) if math.isfinite(value) else 0.0
 
 
+def _read(response: http.client.HTTPResponse, deadline: float) -> bytes:
+    """The body, if it is neither too large nor, dripping, too slow."""
+    body = b""
+    while chunk := response.read1(65536):
+        body += chunk
+        if len(body) > MAX_REPLY:
+            raise JudgeError(f"found a reply of more than {MAX_REPLY} bytes", passing=True)
+        if time.monotonic() > deadline:
+            raise JudgeError("found a reply that did not end in time", passing=True)
+    return body
+
+
 def _content(body: bytes) -> str:
-    if len(body) > MAX_REPLY:
-        raise JudgeError(f"found a reply of more than {MAX_REPLY} bytes", passing=True)
     try:
         text = json.loads(body)["choices"][0]["message"]["content"]
     except (ValueError, LookupError, TypeError, RecursionError):

@@ -62,6 +62,12 @@ class Judge:
         """The model that judges."""
         return self.endpoint.model
 
+    def in_words(self) -> str:
+        """Which model, and how often it was asked."""
+        tally = self.tally
+        failed = f", {tally.failed} without an answer (the first: {tally.first_failure})" if tally.failed else ""
+        return f"{self.name}: {tally.answered} questions asked, {tally.kept} known from an earlier run{failed}"
+
     def check(self) -> None:
         """Ask for a sign of life, before any other work; nothing is asked where the server answered an earlier run in this folder.
 

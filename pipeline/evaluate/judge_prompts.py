@@ -89,8 +89,6 @@ def read_grade(reply: str) -> float | None:
     return value if math.isfinite(value) and 0 <= value <= 1 else None
 
 
-
-
 def _quoted(text: str) -> str:
     """Text between quotes, on one line: an answer cannot pose as the prompt's next line."""
     return json.dumps(text, ensure_ascii=False)

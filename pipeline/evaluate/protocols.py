@@ -2,7 +2,7 @@
 
 A file is known by its name, as VLMEvalKit knows it. Image sizes are in image tokens, so that they hold for every patch size; VLMEvalKit
 states them in pixels of 28 x 28. Sources: VLMEvalKit, `config.py` (qwen2vl_series: at least 1280, at most 16384 tokens an image), `vlm/
-qwen2_vl/{model,prompt}.py` (2048 new tokens), `dataset/image_{mcq,yorn,vqa}.py`; for MMEB VLM2Vec-V2 (4 to 1280 tokens).
+qwen2_vl/{model,prompt}.py` (2048 new tokens), `dataset/image_{mcq,yorn,vqa}.py`; for MMEB VLM2Vec-V2.
 
 Invariant: whatever leaves a row out says how many and why, and whatever cannot be scored is refused before any work.
 """
@@ -52,7 +52,8 @@ _SIX: Mapping[str, Protocol] = {
     "mmstar": replace(_CHOICE, column="MMStar"),
 }
 OWN = Protocol()
-MMEB_IMAGE_TOKENS = (4, 1280)
+MMEB_IMAGE_TOKENS = 1280
+"""Most tokens of an MMEB image (VLM2Vec-V2); the least is the checkpoint's, as in training."""
 
 
 def protocol_of(name: str) -> Protocol:
@@ -82,7 +83,9 @@ def selected(benchmark: Benchmark) -> tuple[Benchmark, dict[str, int]]:
         left_out |= Counter(f"of split {row.extra['split']}" for row in rows if row.extra["split"] != protocol.split)
         rows = [row for row in rows if row.extra["split"] == protocol.split]
         if not rows:
-            raise DataError(f"{benchmark.name}: found no row of split {protocol.split}, which is the one that is scored; take the whole file")
+            raise DataError(
+                f"{benchmark.name}: found no row of split {protocol.split}, which is the one that is scored; take the whole file"
+            )
     chosen = replace(benchmark, rows=rows)
     _check(chosen, protocol)
     return chosen, dict(left_out)
@@ -96,7 +99,9 @@ def _check(benchmark: Benchmark, protocol: Protocol) -> None:
             f"({expected[protocol.kind]}), as the benchmark of that name has. Take VLMEvalKit's file, or give a set of your own another name"
         )
     if protocol.column == "Hallusion":
-        _each(benchmark, lambda row: row.index.count("_") >= 5, "an index of six fields joined by '_' (set, figure and question are 4 to 6)")
+        _each(
+            benchmark, lambda row: row.index.count("_") >= 5, "an index of six fields joined by '_' (set, figure and question are 4 to 6)"
+        )
     if benchmark.kind == "open":
         _each(benchmark, _has_reference, "an answer with a word in each of its <AND> and <OR> parts, or anything would match")
     if benchmark.kind == "multiple_choice":
