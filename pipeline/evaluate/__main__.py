@@ -111,7 +111,7 @@ def _track(args: argparse.Namespace, result: report.Report, out: Path) -> None:
     trained = json.loads(path.read_text()).get("tracked_run") if path.is_file() else None
     tags = {"crem.kind": "evaluation"} | (scored_run_tags(trained) if trained else {})
     params = {"checkpoint": args.checkpoint, "mmeb": args.mmeb, "benchmarks": args.benchmarks, "max_pixels": args.max_pixels}
-    params["chorus_k"] = args.k or "all"
+    params |= {"chorus_k": args.k or "all", "judge_model": args.judge_model, "base": args.base}
     scores = report.headline(result)
     with Tracker.start(settings.model_copy(update={"system_metrics": False}), "evaluate", out, params, tags) as tracker:
         tracker.metrics(0, scores)
@@ -143,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mmeb", type=Path, help="folder of MMEB-eval sets")
     parser.add_argument("--image-root", type=Path, help="folder the MMEB image paths start from, if not the data's own")
     parser.add_argument("--benchmarks", type=Path, nargs="*", default=[], help="VLMEvalKit TSV files, or folders of them")
-    parser.add_argument("--judge", help="an OpenAI-compatible server that judges, e.g. http://127.0.0.1:8000/v1; its key in " + KEY_VARIABLE)
+    parser.add_argument("--judge", help="OpenAI-compatible server of a judge, e.g. http://127.0.0.1:8000/v1; its key: " + KEY_VARIABLE)
     parser.add_argument("--judge-model", help="the judging model, as the server calls it")
     parser.add_argument("--base", type=Path, help="scores.json (or its folder) of the untouched checkpoint: adds the difference to it")
     parser.add_argument("--k", type=int, help="chorus tokens used, of those the checkpoint has (default: all)")

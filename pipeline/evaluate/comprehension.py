@@ -1,4 +1,4 @@
-"""The paper's six benchmarks side by side, the difference to an untouched checkpoint, and the denominators in words. Pure: scores in, cells out.
+"""The paper's six benchmarks side by side, the difference to an untouched checkpoint, denominators in words. Pure: scores in, cells out.
 
 Invariants: the average of the six is there where all six are scored and only there; nothing is compared that was not scored in the same way
 over the same rows; published rows are marked.
@@ -76,11 +76,9 @@ def denominators(answers: Iterable[AnswerScore]) -> list[str]:
         if answer.cut_share:
             notes[f"{answer.name}, {answer.mode}: {_percent(answer.cut_share)} % of the answers ran into the token limit."] = None
         if answer.judge:
-            unread = round(answer.unresolved_share * answer.rows)
-            notes[
-                f"{answer.name}, {answer.mode}: {answer.judge} was asked about {round(answer.judged_share * answer.rows)} of {answer.rows} answers; "
-                f"{unread} of them stay unread and count as wrong."
-            ] = None
+            asked, unread = round(answer.judged_share * answer.rows), round(answer.unresolved_share * answer.rows)
+            who = f"{answer.name}, {answer.mode}: {answer.judge} was asked about {asked} of {answer.rows} answers"
+            notes[f"{who}; {unread} of them stay unread and count as wrong."] = None
     if any(answer.unresolved_share for answer in answers if not answer.judge):
         notes["Without a judge (--judge) answers are matched exactly; `unread` is the share that a judge would be asked about."] = None
     return list(notes)

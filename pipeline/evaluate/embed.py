@@ -65,7 +65,7 @@ def embed_nested(
     broken_N = ~torch.isfinite(out_PND).all(2).all(0)
     if broken_N.any():
         raise DataError(
-            f"{int(broken_N.sum())} embeddings are not finite; the checkpoint is broken: found NaN or infinity in so many of {len(broken_N)}, "
-            "expected none; a score over the others would have another denominator. Export an earlier checkpoint of the run"
+            f"{int(broken_N.sum())} embeddings are not finite; the checkpoint is broken: found NaN or infinity in so many of "
+            f"{len(broken_N)}, expected none; a score over the others would have another denominator. Export an earlier checkpoint"
         )
     return out_PND

@@ -63,8 +63,8 @@ class Endpoint:
             raise DataError("--judge: found no model; expected --judge-model NAME, as the server calls it")
         if self.key and parts.scheme == "http" and not _loopback(host):
             raise DataError(
-                f"--judge: found http://{host} and a key in {KEY_VARIABLE}; expected https, or a server on this machine: anybody on the way "
-                f"could read the key. Use https://, or unset {KEY_VARIABLE} if the server wants none"
+                f"--judge: found http://{host} and a key in {KEY_VARIABLE}; expected https, or a server on this machine: anybody on the "
+                f"way could read the key. Use https://, or unset {KEY_VARIABLE} if the server wants none"
             )
         if not self.key.isascii() or not self.key.isprintable():
             raise DataError(f"{KEY_VARIABLE}: found characters that no key has (a line break?); expected printable ASCII")

@@ -1,4 +1,4 @@
-"""What would stop an evaluation half-way is looked for first: images that are not there, names that occur twice, a benchmark that cannot be scored."""
+"""What would stop an evaluation half-way is looked for first: missing images, names that occur twice, benchmarks that cannot be scored."""
 
 from collections.abc import Iterable, Sequence
 
@@ -28,10 +28,10 @@ def check(sets: Sequence[EvalSet], benchmarks: Sequence[Benchmark]) -> None:
     refs |= dict.fromkeys(image for benchmark in benchmarks for row in benchmark.rows for image in row.images if image.data is None)
     missing = list(_missing(refs))
     if missing:
-        named = "; ".join(missing[:3])
+        named = "; ".join(missing[:3] + ["..."] * (len(missing) > 3))
         raise DataError(
-            f"found {len(missing)} of {len(refs)} image files missing or unusable: {named}{'; ...' if len(missing) > 3 else ''}. Scores need every "
-            "row: put the images there, or name the folder that image paths are relative to (--image-root)"
+            f"found {len(missing)} of {len(refs)} image files missing or unusable: {named}. Scores need every row: "
+            "put the images there, or name the folder that image paths are relative to (--image-root)"
         )
 
 

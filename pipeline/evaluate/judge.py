@@ -80,12 +80,12 @@ class Judge:
             self._keep(_HELLO, self._sent(_HELLO.prompt, 0.0))
         except JudgeError as error:
             raise DataError(
-                f"--judge {self.endpoint.url}: found no answer of {self.name}: {error}; expected an OpenAI-compatible server. Start it or mend the "
-                "address, or leave --judge out: then answers are matched exactly, and MMVet is not scored"
+                f"--judge {self.endpoint.url}: found no answer of {self.name}: {error}; expected an OpenAI-compatible server. Start it "
+                "or mend the address, or leave --judge out: then answers are matched exactly, and MMVet is not scored"
             ) from error
 
     def verdicts(self, inquiries: Sequence[Inquiry], title: str = "judge") -> list[object | None]:
-        """What the judge says to each, in order: `Inquiry.read` of its reply, None where there is no readable one. Equal questions are asked once."""
+        """What the judge says to each, in order: `Inquiry.read` of its reply, None where none is readable. Equal questions are asked once."""
         distinct = {self._key(inquiry): inquiry for inquiry in inquiries}
         unasked = {key: inquiry for key, inquiry in distinct.items() if key not in self._replies}
         self.tally.kept += len(distinct) - len(unasked)

@@ -96,7 +96,7 @@ def _check(benchmark: Benchmark, protocol: Protocol) -> None:
         expected = {"multiple_choice": "columns A, B, ... with options", "yes_no": "answers Yes and No alone", "open": "no options"}
         raise DataError(
             f"{benchmark.name}: found {benchmark.kind.replace('_', ' ')} questions; expected {protocol.kind.replace('_', ' ')} ones "
-            f"({expected[protocol.kind]}), as the benchmark of that name has. Take VLMEvalKit's file, or give a set of your own another name"
+            f"({expected[protocol.kind]}), as the benchmark of that name has. Take VLMEvalKit's file, or give your own set another name"
         )
     if protocol.column == "Hallusion":
         _each(
@@ -113,7 +113,8 @@ def _each(benchmark: Benchmark, fits: Callable[[BenchmarkRow], object], expected
     bad = [row.index for row in benchmark.rows if not fits(row)]
     if bad:
         raise DataError(
-            f"{benchmark.name}: found {len(bad)} of {len(benchmark.rows)} rows, the first with index {bad[0]!r}, that cannot be scored; expected {expected}"
+            f"{benchmark.name}: found {len(bad)} of {len(benchmark.rows)} rows, the first with index {bad[0]!r}, that cannot be scored; "
+            f"expected {expected}"
         )
 
 

@@ -42,8 +42,8 @@ class AnswerScore:
 
     `score`: None where this benchmark has no score without a judge. `unresolved_share`: answers that only a judge could read, or that the
     judge did not make readable (counted as wrong). `cache_share`: share of the KV cache kept, 1.0 for native, None where unknown.
-    `detail`: further figures, such as fAcc. `judge`: the model that judged, `judged_share` of the rows; "" without one. `cut_share`: answers
-    that ran into the token limit. `left_out`: rows of the file that are not among `rows`, by reason.
+    `detail`: further figures, such as fAcc. `judge`: the model that judged, `judged_share` of the rows; "" without one. `cut_share`:
+    answers that ran into the token limit. `left_out`: rows of the file that are not among `rows`, by reason.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """From an answer's text to points, and from points to a benchmark's score. Pure: what a judge has said comes in as values.
 
 Multiple choice: extraction steps 1-5, circular where the file has rotations; an open question of MMMU is a choice between its reference and
-"Other Answers" (VLMEvalKit `MMMU_preproc`). Yes/no: HallusionBench's mean of aAcc, fAcc and qAcc where the index names figures, plain accuracy
-otherwise. Open questions: string recall, a rule of our own, or the grades of a judge (MM-Vet).
+"Other Answers" (VLMEvalKit `MMMU_preproc`). Yes/no: HallusionBench's mean of aAcc, fAcc and qAcc where the index names figures, plain
+accuracy otherwise. Open questions: string recall, a rule of our own, or the grades of a judge (MM-Vet).
 """
 
 from collections import defaultdict
@@ -83,7 +83,7 @@ def total(benchmark: Benchmark, points: Sequence[float]) -> tuple[float, float |
 
 
 def own_reading(benchmark: Benchmark, texts: Sequence[str], points: Sequence[float]) -> dict[str, float]:
-    """Open questions among multiple-choice ones by MMMU's own reading: the share of them that is right, and all rows with it; {} without any."""
+    """Open questions among multiple-choice ones by MMMU's own reading: the share of them that is right, and of all rows; {} without any."""
     opens = [i for i, row in enumerate(benchmark.rows) if benchmark.kind == "multiple_choice" and not row.options]
     if not opens:
         return {}
