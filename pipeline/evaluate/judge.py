@@ -85,7 +85,7 @@ class Judge:
             ) from error
 
     def verdicts(self, inquiries: Sequence[Inquiry], title: str = "judge") -> list[object | None]:
-        """What the judge says to each, in order: `Inquiry.read` of its reply, None where none is readable. Equal questions are asked once."""
+        """What the judge says to each, in order: `Inquiry.read` of its reply, None where none is readable; equal ones are asked once."""
         distinct = {self._key(inquiry): inquiry for inquiry in inquiries}
         unasked = {key: inquiry for key, inquiry in distinct.items() if key not in self._replies}
         self.tally.kept += len(distinct) - len(unasked)

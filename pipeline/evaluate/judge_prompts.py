@@ -1,7 +1,7 @@
 """What a judge model is asked, and what its reply means. Pure. The wording is ours, the protocol the field's.
 
 A judge matches an answer that could not be read with the options (3 tries), with Yes or No (5 tries, each warmer), or grades an open answer
-from 0 to 1 in tenths beside the reference (MM-Vet; 5 tries, each warmer). Protocol: VLMEvalKit, `dataset/utils/{multiple_choice,yorn,mmvet}`.
+from 0 to 1 in tenths beside the reference (MM-Vet; 5 tries, each warmer). Protocol: VLMEvalKit, dataset/utils/{multiple_choice,yorn,mmvet}.
 There a reply that cannot be read ends in a random choice (multiple choice) or in 0; here it stays unread, and is counted.
 """
 
