@@ -46,7 +46,8 @@ def test_failures_say_whether_they_pass(answer: int | bytes, passing: bool, mess
 
 
 def test_a_wrong_key_is_named_but_not_shown() -> None:
-    with JudgeServer(lambda prompt: "B", KEY) as server, pytest.raises(JudgeError, match=rf"401 .*is the key in {KEY_VARIABLE} right") as caught:
+    message = rf"401 .*is the key in {KEY_VARIABLE} right"
+    with JudgeServer(lambda prompt: "B", KEY) as server, pytest.raises(JudgeError, match=message) as caught:
         Endpoint(server.url, "wise", "another-key").ask("which?", 0.0)
     assert not caught.value.passing
     assert "another-key" not in str(caught.value)

@@ -118,9 +118,9 @@ def test_a_sign_of_life_is_asked_for_once(tmp_path) -> None:
 
 
 def test_no_sign_of_life_is_an_error(tmp_path) -> None:
-    with JudgeServer(lambda prompt: "B", key="another") as server:
-        with pytest.raises(DataError, match=r"found no answer of wise: HTTP 401 .*or leave --judge out: .*MMVet is not scored"):
-            judge(server, tmp_path).check()
+    message = r"found no answer of wise: HTTP 401 .*or leave --judge out: .*MMVet is not scored"
+    with JudgeServer(lambda prompt: "B", key="another") as server, pytest.raises(DataError, match=message):
+        judge(server, tmp_path).check()
     with pytest.raises(DataError, match="refused"):
         judge(server, tmp_path).check()
 
