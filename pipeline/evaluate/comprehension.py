@@ -45,7 +45,7 @@ def has_columns(answers: Iterable[AnswerScore]) -> bool:
 def six(answers: Sequence[AnswerScore]) -> Cells:
     """The paper's table of benchmarks: this run natively and compressed, and the published rows."""
     ours = [(f"ours, {mode}", *_row(answers, mode)) for mode in MODES if any(answer.mode == mode for answer in answers)]
-    theirs = [(f"[published] {row.model}, native", *(f"{value:.1f}" for value in row[1:])) for row in published.VLM]
+    theirs = [(f"[published, native] {row.model}", *(f"{value:.1f}" for value in row[1:])) for row in published.VLM]
     notes = [f"[published] = {published.LABEL}: {published.CITATION}"]
     empty = [name for name, value in columns(answers, "native").items() if value is None]
     if empty:

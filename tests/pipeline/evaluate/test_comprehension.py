@@ -71,7 +71,7 @@ def test_six_columns_beside_the_published_ones() -> None:
     report = Report("six", (), SIX)
     assert row(report, "Comprehension", "ours, native") == ("ours, native", "72.5", "45.1", "72.8", "41.2", "41.4", "45.5", "53.1")
     assert row(report, "Comprehension", "ours, compressed")[-1] == "44.2"
-    assert row(report, "Comprehension", "[published] CREM 2B")[1:] == ("72.5", "45.1", "72.8", "41.2", "41.4", "45.5", "53.1")
+    assert row(report, "Comprehension", "[published, native] CREM 2B")[1:] == ("72.5", "45.1", "72.8", "41.2", "41.4", "45.5", "53.1")
 
 
 def retrieval(p_at_1: float, queries: int = 1000) -> RetrievalScore:
