@@ -123,6 +123,19 @@ class Encoder:
         other.k = chorus_size(k, len(self.chorus_ids))
         return other
 
+    def with_image_tokens(self, least: int | None, most: int | None) -> "Encoder":
+        """The same encoder with other limits for an image, in image tokens; None, and whatever the settings state in pixels, stays.
+
+        A benchmark's protocol sets these; a limit that a person set wins, and pulls the other along where they would contradict.
+        """
+        other, area = copy.copy(self), self.factor**2
+        low, high = self._pixel_limits()
+        low = low if self.settings.min_pixels or least is None else least * area
+        high = high if self.settings.max_pixels or most is None else most * area
+        low, high = (low, max(low, high)) if self.settings.min_pixels else (min(low, high), high)
+        other.settings = self.settings.model_copy(update={"min_pixels": low, "max_pixels": high})
+        return other
+
     @property
     def factor(self) -> int:
         """Pixels per side of one image token: patch size x merge size."""

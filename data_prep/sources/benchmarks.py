@@ -104,8 +104,10 @@ def _check_header(path: Path, columns: tuple | list) -> None:
     if missing or len(set(columns)) < len(columns):
         problem = f"missing {', '.join(missing)}" if missing else "a column twice"
         expected = "index, question, answer, and image or image_path"
+        private = "answer" in missing and "question" in columns
+        hint = ". Answers of a test file are private, and only its makers' server can score it: take the DEV file" if private else ""
         raise DataError(
-            f"{path}: found columns {', '.join(columns)[:300]}: {problem}; expected {expected}, tab-separated"
+            f"{path}: found columns {', '.join(columns)[:300]}: {problem}; expected {expected}, tab-separated{hint}"
         )
 
 

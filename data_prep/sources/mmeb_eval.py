@@ -1,7 +1,8 @@
 """MMEB-eval: ranking tasks, one folder per set; candidate 0 is the right one.
 
     <root>/<Set>/test-*.parquet      qry_text, qry_img_path: string; tgt_text, tgt_img_path: lists of equal length;
-                                     optionally qry_inst, tgt_inst (MMEB_Test_Instruct), put before the texts
+                                     optionally qry_inst, tgt_inst (MMEB_Test_Instruct), put before the texts: before a
+                                     candidate's only where it has an image, labels and captions stay bare
     <root>/tasks.json                optional, for sets of one's own: {"Name": {"meta": "vqa", "split": "OOD"}}
 
 Format: `TIGER-Lab/MMEB-eval` and `ziyjiang/MMEB_Test_Instruct` on the Hub. Invariant: candidate lists come in the
@@ -17,32 +18,11 @@ from pathlib import Path
 
 from data_prep.samples import DataError, Side
 from data_prep.sources.common import ROWS_PROBED, image_base, side, visible
+from data_prep.sources.mmeb_sets import METAS, SPLITS, refuse_not_yet, task_of
 from data_prep.sources.parquet import TEXT, TEXT_OR_TEXTS, TEXTS, Table
 
 REQUIRED = {"qry_text": TEXT, "qry_img_path": TEXT, "tgt_text": TEXTS, "tgt_img_path": TEXTS}
 OPTIONAL = {"qry_inst": TEXT, "tgt_inst": TEXT_OR_TEXTS}
-METAS = ("classification", "vqa", "retrieval", "grounding")
-SPLITS = ("IND", "OOD")
-
-_MMEB = {
-    ("classification", "IND"): "ImageNet-1K N24News HatefulMemes VOC2007 SUN397",
-    ("classification", "OOD"): "Place365 ImageNet-A ImageNet-R ObjectNet Country211",
-    ("vqa", "IND"): "OK-VQA A-OKVQA DocVQA InfographicsVQA ChartQA Visual7W",
-    ("vqa", "OOD"): "ScienceQA VizWiz GQA TextVQA",
-    ("retrieval", "IND"): "VisDial CIRR VisualNews_t2i VisualNews_i2t MSCOCO_t2i MSCOCO_i2t NIGHTS WebQA",
-    ("retrieval", "OOD"): "OVEN FashionIQ EDIS Wiki-SS-NQ",
-    ("grounding", "IND"): "MSCOCO",
-    ("grounding", "OOD"): "RefCOCO RefCOCO-Matching Visual7W-Pointing",
-}
-
-
-def _key(name: str) -> str:
-    # ImageNet_1K in training is ImageNet-1K here.
-    return name.replace("_", "-").lower()
-
-
-TASKS = {_key(name): task for task, names in _MMEB.items() for name in names.split()}
-"""The 36 sets of MMEB (paper, table 1): name, lower case with hyphens -> (meta-task, IND or OOD)."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +55,16 @@ def each_set(root: Path, image_root: Path | None = None) -> Iterator[EvalSet]:
     archive) that holds the set's first one.
 
     Raises:
-        DataError: no folder, no sets, wrong columns, an unusable row (named), a missing first image, a bad tasks.json.
+        DataError: no folder, no sets, a video or document task of MMEB-V2, wrong columns, an unusable row (named), a missing first image,
+            a bad tasks.json.
     """
     root = Path(root)
     if not root.is_dir():
         raise DataError(f"{root}: found no folder there; expected one with evaluation sets; check the path")
-    files = {folder: _files(folder) for folder in visible(root) if folder.is_dir()}
+    folders = [folder for folder in visible(root) if folder.is_dir()]
+    for folder in folders:
+        refuse_not_yet(root, folder.name)
+    files = {folder: _files(folder) for folder in folders}
     files = {folder: paths for folder, paths in files.items() if paths}
     if not files:
         found = ", ".join(path.name for path in visible(root)[:10]) or "nothing"
@@ -115,7 +99,7 @@ def _tasks(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def _set(folder: Path, paths: list[Path], bases: tuple[Path | None, ...], extra: dict) -> EvalSet:
-    meta, split = TASKS.get(_key(folder.name)) or extra.get(folder.name, (None, None))
+    meta, split = task_of(folder.name) or extra.get(folder.name, (None, None))
     rows: list[EvalRow] = []
     for path in paths:
         with Table(path, REQUIRED, OPTIONAL) as table:
@@ -136,7 +120,9 @@ def _rows(table: Table, root: Path) -> Iterator[EvalRow]:
     sides: dict[tuple[str, str], Side] = {}
 
     def make(instruction: str | None, text: str | None, path: str | None) -> Side:
-        made = side(f"{instruction} {text or ''}" if instruction else text, path, root)
+        if instruction:
+            text = f"{instruction} {text or ''}".replace(" \n", "\n") if path else f"{instruction} {text or ''}"
+        made = side(text, path, root)
         return sides.setdefault((made.text, path or ""), made)
 
     for number, row in table.slice(0, table.rows):
@@ -150,6 +136,7 @@ def _rows(table: Table, root: Path) -> Iterator[EvalRow]:
                 f"{where}: found {len(instructions)} tgt_inst for {len(texts)} tgt_text; expected equal numbers"
             )
         query = make(row.get("qry_inst"), row["qry_text"], row["qry_img_path"])
+        instructions = [instruction if path else None for instruction, path in zip(instructions, paths, strict=True)]
         candidates = tuple(map(make, instructions, texts, paths))
         if query.empty or candidates[0].empty:
             which = "query" if query.empty else "right candidate (number 0)"

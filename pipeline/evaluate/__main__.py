@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,10 +18,14 @@ from data_prep.samples import DataError
 from data_prep.sources.benchmarks import Benchmark, load_benchmark
 from data_prep.sources.mmeb_eval import EvalSet, load_sets
 from pipeline.allocator import keep_freed_memory
-from pipeline.evaluate import attention, plots, report
+from pipeline.evaluate import attention, inputs, plots, report
+from pipeline.evaluate.base import read_base
+from pipeline.evaluate.endpoint import KEY_VARIABLE, Endpoint
+from pipeline.evaluate.judge import Judge
 from pipeline.evaluate.mmeb import score_sets
 from pipeline.evaluate.open import open_checkpoint
 from pipeline.evaluate.page.render import write_report
+from pipeline.evaluate.protocols import MMEB_IMAGE_TOKENS
 from pipeline.evaluate.vlm import score_benchmark
 from pipeline.track import Tracker, TrackSettings, log_to_run, scored_run_tags
 
@@ -45,11 +50,15 @@ def run(args: argparse.Namespace) -> int:
         args.mmeb, args.benchmarks = EMBEDDED / "MMEB-eval", [EMBEDDED / "benchmarks"]
     sets = load_sets(args.mmeb, args.image_root) if args.mmeb else []
     benchmarks = [load_benchmark(path) for path in _tsv_files(args.benchmarks)]
+    inputs.check(sets, benchmarks)
+    base = read_base(args.base) if args.base else None
     settings = EncodeSettings(min_pixels=args.min_pixels, max_pixels=args.max_pixels, max_tokens=32768)
     encoder = Encoder(args.checkpoint, settings).shortened(args.k)
     name = Path(args.checkpoint).resolve().parent.name + ("" if args.k is None else f"-k{args.k}")
     out = args.out or Path("work/eval") / name
-    result = score(args.checkpoint, encoder, sets, benchmarks, out)
+    judge = _judge(args, out)
+    result = score(args.checkpoint, encoder, sets, benchmarks, out, judge, args.max_new_tokens)
+    result = replace(result, base=base)
     files = report.write(result, out) + plots.draw(result, out / "plots") + [out / "plots" / "attention"] * bool(result.attention)
     files.append(write_report(result, out, sets, benchmarks))
     print(report.console(result))
@@ -58,21 +67,43 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def score(checkpoint: str, encoder: Encoder, sets: list[EvalSet], benchmarks: list[Benchmark], out: Path) -> report.Report:
+def score(
+    checkpoint: str,
+    encoder: Encoder,
+    sets: list[EvalSet],
+    benchmarks: list[Benchmark],
+    out: Path,
+    judge: Judge | None = None,
+    max_new_tokens: int | None = None,
+) -> report.Report:
     """All scores of one checkpoint, and the attention of its chorus over the first query images (drawn into `out/plots/attention`)."""
     opened = open_checkpoint(checkpoint, encoder)
-    retrieval = score_sets(sets, opened.model, encoder, opened.collator, out / "predictions") if sets else []
+    sized = encoder.with_image_tokens(None, MMEB_IMAGE_TOKENS)
+    retrieval = score_sets(sets, opened.model, sized, opened.collator, out / "predictions") if sets else []
     answers = [
-        score_benchmark(benchmark, mode, opened.answerer, encoder, out / "predictions")
+        scored
         for benchmark in benchmarks
         for mode in ("native", "compressed")
+        for scored in score_benchmark(benchmark, mode, opened.answerer, encoder, out / "predictions", max_new_tokens, judge)
     ]
     facts = {"checkpoint": str(checkpoint), "chorus tokens": f"{encoder.k} of {len(encoder.chorus_ids)}"}
+    facts |= {"judge": judge.in_words()} if judge else {}
     seen: dict[str, float] = {}
     if items := [(side, encoder.sequence(side)) for side in attention.first_queries(sets)]:
         seen = attention.draw(opened, items, out / "plots" / "attention").figures
         facts["chorus attention"] = f"{attention.in_words(seen)}; {len(items)} queries"
     return report.Report(f"CREM evaluation of {checkpoint}", tuple(retrieval), tuple(answers), facts, seen)
+
+
+def _judge(args: argparse.Namespace, out: Path) -> Judge | None:
+    """The judge that was asked for, once it has given a sign of life."""
+    if not args.judge:
+        if args.judge_model:
+            raise DataError("--judge-model: found a model without a server; expected --judge http://127.0.0.1:8000/v1 too, or neither")
+        return None
+    judge = Judge(Endpoint.from_environment(args.judge, args.judge_model), out / "judge")
+    judge.check()
+    return judge
 
 
 def _track(args: argparse.Namespace, result: report.Report, out: Path) -> None:
@@ -82,12 +113,12 @@ def _track(args: argparse.Namespace, result: report.Report, out: Path) -> None:
     trained = json.loads(path.read_text()).get("tracked_run") if path.is_file() else None
     tags = {"crem.kind": "evaluation"} | (scored_run_tags(trained) if trained else {})
     params = {"checkpoint": args.checkpoint, "mmeb": args.mmeb, "benchmarks": args.benchmarks, "max_pixels": args.max_pixels}
-    params["chorus_k"] = args.k or "all"
+    params |= {"chorus_k": args.k or "all", "judge_model": args.judge_model, "base": args.base}
     scores = report.headline(result)
     with Tracker.start(settings.model_copy(update={"system_metrics": False}), "evaluate", out, params, tags) as tracker:
         tracker.metrics(0, scores)
         tracker.table("retrieval", [vars(row) for row in result.retrieval])
-        tracker.table("answers", [{k: v for k, v in vars(row).items() if k != "detail"} for row in result.answers])
+        tracker.table("answers", [{k: v for k, v in vars(row).items() if k not in ("detail", "left_out")} for row in result.answers])
         for folder in ("plots", "predictions"):
             tracker.artifact(out / folder, folder)
         for name in ("scores.json", "scores.md", "report.html"):
@@ -114,10 +145,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mmeb", type=Path, help="folder of MMEB-eval sets")
     parser.add_argument("--image-root", type=Path, help="folder the MMEB image paths start from, if not the data's own")
     parser.add_argument("--benchmarks", type=Path, nargs="*", default=[], help="VLMEvalKit TSV files, or folders of them")
+    parser.add_argument("--judge", help="OpenAI-compatible server of a judge, e.g. http://127.0.0.1:8000/v1; its key: " + KEY_VARIABLE)
+    parser.add_argument("--judge-model", help="the judging model, as the server calls it")
+    parser.add_argument("--base", type=Path, help="scores.json (or its folder) of the untouched checkpoint: adds the difference to it")
     parser.add_argument("--k", type=int, help="chorus tokens used, of those the checkpoint has (default: all)")
     parser.add_argument("--out", type=Path, help="folder for scores and predictions (default: work/eval/<run>, or <run>-k<k>)")
-    parser.add_argument("--min-pixels", type=int, help="smallest image area (default: the checkpoint's)")
-    parser.add_argument("--max-pixels", type=int, help="largest image area (default: the checkpoint's)")
+    parser.add_argument("--min-pixels", type=int, help="smallest image area (default: the benchmark's, else the checkpoint's)")
+    parser.add_argument("--max-pixels", type=int, help="largest image area (default: the benchmark's, else the checkpoint's)")
+    parser.add_argument("--max-new-tokens", type=int, help="longest answer (default: the benchmark's: 2048 for the six, 64 for others)")
     parser.add_argument("--track-uri", help="MLflow tracking URI (default: sqlite:///work/mlflow.db)")
     parser.add_argument("--track-artifacts", help="where a new MLflow experiment keeps artifacts")
     return parser

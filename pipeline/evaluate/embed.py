@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from data_prep.encode import TokenSequence
+from data_prep.samples import DataError
 from pipeline.batches.collate import Collator, Job, pack
 from pipeline.model.crem import Crem
 from pipeline.model.pooling import pool_chorus
@@ -23,7 +24,7 @@ def embed(model: Crem, collator: Collator, sequences: Sequence[TokenSequence], b
     """Unit-length float32 [N, D] on the CPU, pooled over every chorus token of the sequences.
 
     Raises:
-        ValueError: an embedding is not finite (a broken checkpoint must not become a score).
+        DataError: an embedding is not finite (a broken checkpoint must not become a score).
     """
     return embed_nested(model, collator, sequences, (None,), batch_tokens, title)[0]
 
@@ -43,7 +44,7 @@ def embed_nested(
         Unit-length float32 [P, N, D] on the CPU.
 
     Raises:
-        ValueError: an embedding is not finite (a broken checkpoint must not become a score).
+        DataError: an embedding is not finite (a broken checkpoint must not become a score).
     """
     device = next(model.parameters()).device
     lengths = [len(sequence) for sequence in sequences]
@@ -63,5 +64,8 @@ def embed_nested(
         raise ValueError("found no sequences to embed; expected at least one")
     broken_N = ~torch.isfinite(out_PND).all(2).all(0)
     if broken_N.any():
-        raise ValueError(f"{int(broken_N.sum())} embeddings are not finite; the checkpoint is broken")
+        raise DataError(
+            f"{int(broken_N.sum())} embeddings are not finite; the checkpoint is broken: found NaN or infinity in so many of "
+            f"{len(broken_N)}, expected none; a score over the others would have another denominator. Export an earlier checkpoint"
+        )
     return out_PND

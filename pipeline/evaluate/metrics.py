@@ -123,7 +123,7 @@ def extract_option(prediction: str, options: Mapping[str, str], *, answer_is: bo
         return named[0]
     if not named and REFUSED in words:
         return REFUSED
-    if answer_is and (found := _ANSWER_IS.search(prediction)) and found[1].upper() in options:
+    if answer_is and not (article and len(named) == 1) and (found := _ANSWER_IS.search(prediction)) and found[1].upper() in options:
         return found[1].upper()
     return _option_by_text(prediction.lower(), options)
 
@@ -244,10 +244,13 @@ def chance(choices: Iterable[int]) -> float:
 
 
 def chance_circular(indices: Sequence[int], options: Sequence[int]) -> float:
-    """`chance` under `circular_groups`, each rotation guessed anew: the mean over questions of the product of 1 / n."""
+    """`chance` under `circular_groups`, each rotation guessed anew: the mean over questions of the product of 1 / n.
+
+    A question without options (n = 0: an open one of MMMU) cannot be guessed.
+    """
     products: dict[int, float] = defaultdict(lambda: 1.0)
     for index, n in zip(indices, options, strict=True):
-        products[index % ROTATION] *= chance([n])
+        products[index % ROTATION] *= chance([n]) if n else 0.0
     if not products:
         raise ValueError("no rows to score")
     return sum(products.values()) / len(products)

@@ -38,8 +38,8 @@ def draw(report: Report, folder: Path) -> list[Path]:
     if report.retrieval:
         figures["retrieval_by_meta.png"] = by_meta(report.retrieval, report.title)
         figures["retrieval_by_set.png"] = by_set(report.retrieval, report.title)
-    if report.answers:
-        figures["answers.png"] = by_mode(report.answers, report.title)
+    if scored := [answer for answer in report.answers if answer.score is not None]:
+        figures["answers.png"] = by_mode(scored, report.title)
     for name, figure in figures.items():
         figure.savefig(folder / name, dpi=_DPI)
     return [folder / name for name in figures]

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from pipeline.evaluate import published
+from pipeline.evaluate import comprehension, published
 from pipeline.evaluate.metrics import AVERAGES, SetScore, average, coverage
 
 WIDTH = 110
@@ -38,28 +38,35 @@ class RetrievalScore:
 
 @dataclass(frozen=True)
 class AnswerScore:
-    """One benchmark answered in one mode. `kind` says how it was scored; shares are fractions.
+    """One benchmark answered in one mode. `kind` says how it was scored; shares are fractions of `rows`.
 
-    `unresolved_share`: answers that could not be read without a judge (counted as wrong). `cache_share`: share of the
-    KV cache kept, 1.0 for native, None where unknown. `detail`: further figures, such as fAcc.
+    `score`: None where this benchmark has no score without a judge. `unresolved_share`: answers that only a judge could read, or that the
+    judge did not make readable (counted as wrong). `cache_share`: share of the KV cache kept, 1.0 for native, None where unknown.
+    `detail`: further figures, such as fAcc. `judge`: the model that judged, `judged_share` of the rows; "" without one. `cut_share`:
+    answers that ran into the token limit. `left_out`: rows of the file that are not among `rows`, by reason.
     """
 
     name: str
     kind: str
     mode: Literal["native", "compressed"]
     rows: int
-    score: float
+    score: float | None
     chance: float | None
     unresolved_share: float
     cache_share: float | None = None
     detail: dict = field(default_factory=dict)
+    judge: str = ""
+    judged_share: float = 0.0
+    cut_share: float = 0.0
+    left_out: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Report:
     """All results of one evaluation. `facts`: what a reader needs to know of it (model, checkpoint step, limits).
 
-    `attention`: mean figures of the chorus' attention maps (`chorus_maps.ImageMaps.figures`), empty where none were drawn.
+    `attention`: mean figures of the chorus' attention maps (`chorus_maps.ImageMaps.figures`), empty where none were drawn. `base`: the same
+    report of the untouched checkpoint, where one is compared with.
 
     Raises ValueError on two results of one name (and mode), and on a share that is not within [0, 1].
     """
@@ -69,13 +76,14 @@ class Report:
     answers: tuple[AnswerScore, ...] = ()
     facts: dict[str, str] = field(default_factory=dict)
     attention: dict[str, float] = field(default_factory=dict)
+    base: "Report | None" = None
 
     def __post_init__(self) -> None:
         keys = [(row.name,) for row in self.retrieval] + [(row.name, row.kind, row.mode) for row in self.answers]
         if twice := [key for key in keys if keys.count(key) > 1]:
             raise ValueError(f"{' '.join(twice[0])!r} is reported twice: one of the results would be lost")
         for row in (*self.retrieval, *self.answers):
-            for name in ("p_at_1", "p_at_1_strict", "score", "chance", "unresolved_share", "cache_share"):
+            for name in ("p_at_1", "p_at_1_strict", "score", "chance", "unresolved_share", "cache_share", "judged_share", "cut_share"):
                 share = getattr(row, name, None)
                 if share is not None and not 0 <= share <= 1:
                     raise ValueError(f"{row.name}: {name} is {share}, expected a fraction in [0, 1]")
@@ -104,7 +112,9 @@ def headline(report: Report) -> dict[str, float]:
     means = average(set_scores(report.retrieval))
     out = {f"eval/p_at_1/{name}": value for name, value in means.items() if value is not None}
     out |= {f"attention/{name}": report.attention[name] for name in ("entropy", "overlap", "image_mass") if name in report.attention}
-    return out | {f"eval/{answer.mode}/{answer.name}/{answer.kind}": answer.score for answer in report.answers}
+    out |= {f"eval/{answer.mode}/{answer.name}/{answer.kind}": answer.score for answer in report.answers if answer.score is not None}
+    six = {mode: comprehension.paper_average(report.answers, mode) for mode in ("native", "compressed")}
+    return out | {f"eval/{mode}/average of the six": value for mode, value in six.items() if value is not None}
 
 
 def tables(report: Report, every_published_row: bool = False) -> list[Table]:
@@ -114,6 +124,10 @@ def tables(report: Report, every_published_row: bool = False) -> list[Table]:
         out += [_by_meta(report, every_published_row), _by_set(report.retrieval)]
     if report.answers:
         out.append(_answers(report.answers))
+    if comprehension.has_columns(report.answers):
+        out.append(Table(*comprehension.six(report.answers)))
+    if report.base is not None:
+        out.append(Table(*comprehension.against_base(report, set_scores)))
     return out
 
 
@@ -141,11 +155,13 @@ def as_json(report: Report) -> str:
         "averages": average(sets),
         "sets_behind_averages": coverage(sets),
         "headline": headline(report),
+        "six": {mode: comprehension.columns(report.answers, mode) for mode in ("native", "compressed")},
         "published": {
             "label": published.LABEL,
             "unit": "percent",
             "source": published.CITATION,
             "mmeb": [row._asdict() for row in published.MMEB],
+            "vlm": [row._asdict() for row in published.VLM],
         },
     }
     return json.dumps(payload, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -217,6 +233,7 @@ def _answers(scores: Sequence[AnswerScore]) -> Table:
     notes = (
         "comp.: compressed generation. cache: share of the KV cache that it keeps.",
         "unread: answers that only a judge model could read, native / compressed; they count as wrong.",
+        *comprehension.denominators(scores),
     )
     return Table("Answers, score in percent", head, rows, notes)
 
@@ -225,7 +242,7 @@ def _pair_cells(pair: dict[str, AnswerScore]) -> tuple[str, ...]:
     """Cells after the name and kind; where the two modes saw different rows, both counts are shown."""
     native, compressed = pair.get("native"), pair.get("compressed")
     present = [score for score in (native, compressed) if score]
-    change = f"{100 * (compressed.score - native.score):+.1f}" if native and compressed else "-"
+    change = comprehension.difference(compressed.score if compressed else None, native.score if native else None)
     return (
         "/".join(dict.fromkeys(str(score.rows) for score in present)),
         _percent(native.score if native else None),

@@ -80,8 +80,9 @@ def read_scores(report: Mapping, chorus: bool) -> Scores:
     try:
         retrieval = [(row["split"], (row["p_at_1"], row["queries"])) for row in report["retrieval"]]
         candidates = [row["chance"] for row in report["retrieval"]]
-        options = [row["chance"] or 0.0 for row in report["answers"] if row["mode"] == "native"]
-        answers = [(row["mode"], (row["score"], row["rows"]), row["cache_share"]) for row in report["answers"]]
+        scored = [row for row in report["answers"] if row["score"] is not None]
+        options = [row["chance"] or 0.0 for row in scored if row["mode"] == "native"]
+        answers = [(row["mode"], (row["score"], row["rows"]), row["cache_share"]) for row in scored]
     except KeyError as error:
         raise DataError(f"scores.json: found no entry {error}; expected one that this project's evaluation wrote. Remove it") from error
     shares = [share for mode, _, share in answers if mode == "compressed" and chorus and share is not None]

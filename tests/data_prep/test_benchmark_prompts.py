@@ -26,3 +26,8 @@ def test_chinese_anywhere_in_the_text_changes_the_last_sentence():
 def test_yes_no_and_open_questions():
     assert yes_no_prompt("Is it red?") == "Is it red? Please answer yes or no."
     assert open_prompt("What is it?") == "What is it?"
+
+
+def test_mmmu_asks_in_english_whatever_the_text():
+    prompt = multiple_choice_prompt("<image 1> 图?", {"A": "红色"}, always_english=True)
+    assert prompt == "Question: <image 1> 图?\nOptions:\nA. 红色\nPlease select the correct answer from the options above."

@@ -260,3 +260,34 @@ def test_the_fingerprint_changes_with_what_shards_depend_on(
     assert digest(checkpoint) == digest(shutil.copytree(checkpoint, tmp_path / "copy")) == same
     assert len({same, *others}) == 7
     assert json.loads(json.dumps(encoder.fingerprint())) == encoder.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("stated", "asked", "pixels"),
+    [
+        ({}, (2, 3), (2, 3)),
+        ({}, (None, 5), (None, 5)),
+        ({}, (7, None), (7, None)),
+        ({"min_pixels": 4}, (2, 6), (4, 6)),  # what a person set stays
+        ({"max_pixels": 5}, (2, 6), (2, 5)),
+        ({"min_pixels": 8}, (2, 6), (8, 8)),  # and pulls the other along
+        ({"max_pixels": 4}, (5, 6), (4, 4)),
+        ({"min_pixels": 3, "max_pixels": 9}, (4, 5), (3, 9)),
+    ],
+)
+def test_image_limits_in_tokens(checkpoint: Path, encoder: Encoder, stated: dict, asked: tuple, pixels: tuple) -> None:
+    """Literal limits in image tokens of 28 x 28 pixels; None: the checkpoint's own."""
+    area = 28 * 28
+    settings = EncodeSettings(**{name: tokens * area for name, tokens in stated.items()})
+    other = Encoder(checkpoint, settings).with_image_tokens(*asked)
+    own = encoder.images.size["shortest_edge"], encoder.images.size["longest_edge"]
+    expected = tuple(limit if tokens is None else tokens * area for tokens, limit in zip(pixels, own, strict=True))
+    assert (other.settings.min_pixels, other.settings.max_pixels) == expected
+    assert other.settings.max_tokens == settings.max_tokens
+
+
+def test_a_picture_is_made_as_large_as_a_benchmark_wants_it(encoder: Encoder) -> None:
+    """VLMEvalKit's 1280 tokens at least: 28 x 28 pixels become 36 x 36 tokens; the encoder it came from stays as it was."""
+    made = encoder.with_image_tokens(1280, 16384).image(noise(28, 28))
+    assert (made.height, made.width) == (36 * 28, 36 * 28)
+    assert encoder.settings.min_pixels is None

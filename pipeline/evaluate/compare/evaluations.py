@@ -20,6 +20,7 @@ import numpy as np
 from data_prep.samples import DataError
 from pipeline.evaluate.compare.statistics import Outcomes, score
 from pipeline.evaluate.metrics import ROTATION
+from pipeline.evaluate.readings import GRADED
 
 TOLERANCE = 1e-6
 """Difference between a score and its recount that is rounding."""
@@ -75,8 +76,10 @@ def read_evaluation(folder: Path, label: str, place: str | None = None) -> Evalu
                 raise DataError(f"{folder}: {row['name']}: {problem}; expected the same: these files do not belong together")
         for row in report["answers"]:
             key = Key(row["name"], row["mode"])
+            if key in items or row["score"] is None:  # scored in two ways, the one that counts first; or in none
+                continue
             rows = list(_rows(folder, f"{row['name']}.{row['mode']}"))
-            item = _item(rows, *answer_units(rows), None, None)
+            item = _item(rows, *answer_units(rows, row["kind"] == GRADED), None, None)
             if problem := _differs(item, row["score"]):
                 left_out[key] = f"scored by a rule that is not known here: {problem}"
             else:
@@ -92,18 +95,19 @@ def read_evaluation(folder: Path, label: str, place: str | None = None) -> Evalu
     return Evaluation(label, place or str(folder), items, left_out)
 
 
-def answer_units(rows: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
+def answer_units(rows: Sequence[dict], graded: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Points [N, P] and sizes [N, P] of a benchmark's units, by its kind.
 
     Multiple choice: a question with its rotations, right where all are. Yes/no with figures in the index (HallusionBench): all rows of a
-    figure set, in the parts aAcc, fAcc and qAcc. Else a row.
+    figure set, in the parts aAcc, fAcc and qAcc. Else a row. `graded`: by the judge's grades, an unread answer's being 0.
     """
     kind = rows[0]["kind"]
-    points = [float(row["points"]) for row in rows]
+    points = [float(row["grade"] or 0) if graded else float(row["points"]) for row in rows]
     if kind == "multiple_choice":
-        groups: dict[int, bool] = defaultdict(lambda: True)
+        groups: dict[int | str, bool] = defaultdict(lambda: True)
         for row, point in zip(rows, points, strict=True):
-            groups[int(row["index"]) % ROTATION] &= point == 1.0
+            index = row["index"]
+            groups[int(index) % ROTATION if index.isdecimal() else index] &= point == 1.0
         return _ones(list(groups.values()))
     if kind == "yes_no" and all(row["index"].count("_") >= 5 for row in rows):
         return _hallusion_units(rows, points)

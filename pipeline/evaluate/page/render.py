@@ -20,6 +20,7 @@ from data_prep.shards import atomic_file
 from data_prep.sources.benchmarks import Benchmark
 from data_prep.sources.mmeb_eval import EvalSet
 from pipeline.evaluate import published
+from pipeline.evaluate.comprehension import has_columns
 from pipeline.evaluate.metrics import AVERAGES, META_TASKS, SetScore, average, coverage
 from pipeline.evaluate.page import tables
 from pipeline.evaluate.page.charts import Bar, bars, curves
@@ -101,15 +102,16 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
             if counts[name]
         ]
     for mode in ("native", "compressed"):
-        if rows := [row for row in report.answers if row.mode == mode]:
-            out.append((f"answers, {mode}", _percent(sum(row.score for row in rows) / len(rows)), f"mean of {len(rows)} benchmarks"))
+        if scores := [row.score for row in report.answers if row.mode == mode and row.score is not None]:
+            out.append((f"answers, {mode}", _percent(sum(scores) / len(scores)), f"mean of {len(scores)} scores"))
     return out
 
 
 def _tables(report: Report) -> dict[str, Any]:
     """The tables by place on the page."""
     names = ["meta", "sets"] * bool(report.retrieval) + ["answers"] * bool(report.answers)
-    out = dict(zip(names, text_tables(report, every_published_row=True), strict=True))
+    names += ["six"] * has_columns(report.answers) + ["base"] * (report.base is not None)
+    out = {"base": None} | dict(zip(names, text_tables(report, every_published_row=True), strict=True))
     return out | ({"vlm": tables.vlm_table(report)} if report.answers else {})
 
 
@@ -123,7 +125,7 @@ def _charts(report: Report) -> dict[str, Markup]:
         ordered = sorted(report.retrieval, key=lambda row: META_TASKS.index(row.meta) if row.meta else len(META_TASKS))
         out["sets"] = bars([(row.name, [Bar("retrieval", row.p_at_1, row.chance)]) for row in ordered], "Precision@1 by set")
     groups = {}
-    for row in report.answers:
+    for row in (row for row in report.answers if row.score is not None):
         groups.setdefault((row.name, row.kind), []).append(Bar(row.mode, row.score, row.chance))
     if groups:
         out["answers"] = bars([(name, group) for (name, _), group in groups.items()], "Answers, native and compressed")

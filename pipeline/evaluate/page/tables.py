@@ -13,14 +13,12 @@ from typing import NamedTuple
 
 from data_prep.samples import DataError
 from pipeline.evaluate import published
+from pipeline.evaluate.comprehension import PUBLISHED_NATIVE, six
 from pipeline.evaluate.metrics import average
 from pipeline.evaluate.page.charts import Curve
 from pipeline.evaluate.report import AnswerScore, Report, RetrievalScore, Table, set_scores
 
 MARK = "[published] "
-COLUMNS = {"mmb": "mmbench", "mmvet": "mmvet", "ai2d": "ai2d", "hallusion": "hallusion", "mmmu": "mmmu", "mmstar": "mmstar"}
-"""The paper's column -> how the names of its benchmark's files begin, without punctuation."""
-HEAD = ("MMB", "MMVet", "AI2D", "Hallusion", "MMMU", "MMStar", "mean")
 
 
 class ChorusPoint(NamedTuple):
@@ -58,7 +56,7 @@ def chorus_point(report: Report, source: str) -> ChorusPoint | None:
     if not stated or stated[1] == "0":
         return None
     by_mode = {mode: [one for one in report.answers if one.mode == mode] for mode in ("native", "compressed")}
-    native, compressed = (_mean(one.score for one in by_mode[mode]) for mode in ("native", "compressed"))
+    native, compressed = (_mean(one.score for one in by_mode[mode] if one.score is not None) for mode in ("native", "compressed"))
     cache = _mean(one.cache_share for one in by_mode["compressed"])
     return ChorusPoint(int(stated[1]), source, average(set_scores(report.retrieval))["all"], native, compressed, cache)
 
@@ -98,20 +96,8 @@ def study_points(path: Path) -> list[ChorusPoint]:
 
 def vlm_table(report: Report) -> Table:
     """The paper's Table 2."""
-    rows = []
-    for mode in ("native", "compressed"):
-        cells = {}
-        for column, start in COLUMNS.items():
-            own = [one for one in report.answers if one.mode == mode and re.sub(r"[\W_]", "", one.name.lower()).startswith(start)]
-            cells[column] = own[0].score if len(own) == 1 and "no judge" not in own[0].kind else None
-        whole = _mean(cells.values()) if None not in cells.values() else None
-        rows.append((f"this run, {mode}", *map(_percent, (*cells.values(), whole))))
-    rows += [(f"{MARK}{row.model}", *(f"{value:.1f}" for value in row[1:])) for row in published.VLM]
-    notes = (
-        f"{MARK.strip()} = {published.LABEL}: native generation, {published.CITATION}",
-        "Our rows hold benchmarks of these names only, each by its own protocol; what only a judge model could score is left out.",
-    )
-    return Table("Comprehension, score in percent", ("model", *HEAD), rows, notes)
+    title, head, rows, notes = six(report.answers)
+    return Table(title, head, [(row[0].replace(PUBLISHED_NATIVE, MARK), *row[1:]) for row in rows], notes)
 
 
 def chorus_table(points: Iterable[ChorusPoint]) -> Table:

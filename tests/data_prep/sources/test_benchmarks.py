@@ -199,3 +199,10 @@ def test_damaged_files(tmp_path, content, message):
 def test_missing_file(tmp_path):
     with pytest.raises(DataError, match=r"no.tsv: cannot be read: No such file or directory; expected a TSV file"):
         load_benchmark(Path(tmp_path / "no.tsv"))
+
+
+def test_a_test_file_without_answers_is_told_as_one(tmp_path):
+    path = tmp_path / "MMBench_TEST_EN.tsv"
+    path.write_text("index\tquestion\timage\tA\tB\n")
+    with pytest.raises(DataError, match=r"missing answer; .* only its makers' server can score it: take the DEV file"):
+        load_benchmark(path)

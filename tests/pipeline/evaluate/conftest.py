@@ -11,8 +11,9 @@ from data_prep.sources.benchmarks import Benchmark, BenchmarkRow
 from data_prep.sources.mmeb_eval import EvalRow, EvalSet
 from pipeline.evaluate import report
 from pipeline.evaluate.mmeb import META_CODES
+from pipeline.evaluate.readings import KINDS
 from pipeline.evaluate.record import asked, ranked
-from pipeline.evaluate.vlm import KINDS, total
+from pipeline.evaluate.scoring import total
 
 
 class Written:

@@ -12,8 +12,12 @@ import pytest
 from data_prep.samples import Side
 from data_prep.schema import Role
 from data_prep.sources.benchmarks import load_benchmark
+from pipeline.evaluate import __main__ as main_module
+from pipeline.evaluate import judge
 from pipeline.evaluate.__main__ import main, score
+from pipeline.evaluate.endpoint import KEY_VARIABLE
 from pipeline.evaluate.report import headline
+from tests.pipeline.evaluate.judge_server import JudgeServer
 
 
 @pytest.fixture
@@ -80,6 +84,61 @@ def test_no_attention_maps_without_query_images(checkpoint, encoder, tsv, tmp_pa
     assert result.attention == {} and "chorus attention" not in result.facts
     assert not (tmp_path / "out/plots").exists()
     assert not [name for name in headline(result) if name.startswith("attention/")]
+
+
+def words(store: str, *more: object) -> list[str]:
+    return [*map(str, more), "--track-uri", f"sqlite:///{store}/mlflow.db", "--track-artifacts", f"{store}/artifacts"]
+
+
+def test_a_judge_and_a_base(checkpoint, tsv, tmp_path, monkeypatch, capsys) -> None:
+    """The same command scores the base and then ours: grades come from the judge, the difference from the base, the key goes nowhere."""
+    mmvet = tsv.rename(tmp_path / "MMVet.tsv")
+    key = "a-key-of-many-letters"
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    limits = ("--max-new-tokens", 4, "--min-pixels", 784, "--max-pixels", 3136)
+    with JudgeServer(lambda prompt: "0.5", key) as server:
+        judged = ("--benchmarks", mmvet, "--judge", server.url, "--judge-model", "wise", *limits)
+        asked = []
+        for out in ("base", "ours", "ours"):
+            base = () if out == "base" else ("--base", tmp_path / "base")
+            assert main([str(checkpoint), *words(tmp_path, *judged, *base, "--out", tmp_path / out)]) == 0
+            asked.append(len(server.asked))
+    assert 0 < asked[0] < asked[1] == asked[2], "the rerun in the same folder asked nothing"
+    scores = json.loads((tmp_path / "ours/scores.json").read_text())
+    graded = [answer for answer in scores["answers"] if answer["kind"] == "open, graded by a judge"]
+    assert [(answer["score"], answer["judge"], answer["judged_share"]) for answer in graded] == [(0.5, "wise", 1.0)] * 2
+    assert scores["facts"]["judge"].startswith("wise: 0 questions asked, ")
+    shown = capsys.readouterr()
+    *_, line = [line for line in shown.out.splitlines() if line.startswith("MMVet, open, graded by a judge")]
+    assert line.split()[-5:] == ["50.0", "50.0", "50.0", "+0.0", "+0.0"]
+    written = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert key.encode() not in written and key not in shown.out + shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--judge-model", "wise"), "found a model without a server"),
+        (("--judge", "http://127.0.0.1:9/v1"), "expected --judge-model NAME"),
+        (("--judge", "http://127.0.0.1:9/v1", "--judge-model", "wise"), "found no answer of wise"),
+        (("--judge", "http://example.org/v1", "--judge-model", "wise"), "expected https, or a server on this machine"),
+        (("--base", "nowhere"), "--base nowhere: found no scores there"),
+    ],
+)
+def test_refused_before_the_model_is_opened(tsv, tmp_path, monkeypatch, capsys, checkpoint, arguments, message) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "a-key-of-many-letters")
+    monkeypatch.setattr(main_module, "open_checkpoint", None)
+    monkeypatch.setattr(judge, "ATTEMPTS", 1)
+    assert main([str(checkpoint), *words(tmp_path, "--benchmarks", tsv, "--out", tmp_path / "out", *arguments)]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_images_are_told_before_the_model_is_opened(checkpoint, mmeb, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(main_module, "open_checkpoint", None)
+    (mmeb / "images/3.png").unlink()
+    assert main([str(checkpoint), *words(tmp_path, "--mmeb", mmeb, "--out", tmp_path / "out")]) == 2
+    assert "found 1 of 5 image files missing or unusable: missing: '3.png'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("k", ["0", "5"])

@@ -140,6 +140,9 @@ def test_extract_option_switches() -> None:
     article = "Here is A big yellow thing"
     assert extract_option(article, FRUIT) == "A"
     assert extract_option(article, FRUIT, wary_of_article=True) is None
+    doubted = "The answer is A because of that"  # an article, perhaps: rule 4 is not asked either, as in VLMEvalKit
+    assert extract_option(doubted, FRUIT, answer_is=True, wary_of_article=True) is None
+    assert extract_option(doubted, FRUIT, answer_is=True) == "A"
 
 
 def test_extract_option_takes_empty_options_as_absent() -> None:
@@ -224,6 +227,7 @@ def test_open_match_refuses_references_that_match_everything(answer: str) -> Non
 def test_chance() -> None:
     assert chance([2, 4]) == 0.375
     assert chance_circular([1, 1_000_001, 2], [2, 2, 4]) == 0.25
+    assert chance_circular([1, 2], [4, 0]) == 0.125, "an open question cannot be guessed"
     with pytest.raises(ValueError, match="at least one"):
         chance([4, 0])
 

@@ -11,8 +11,11 @@ import pytest
 from data_prep.samples import DataError
 from data_prep.sources.benchmarks import Benchmark, BenchmarkRow, load_benchmark
 from pipeline.evaluate import vlm
+from pipeline.evaluate.endpoint import Endpoint
 from pipeline.evaluate.generate import Answerer
-from pipeline.evaluate.vlm import answer_rows, prompt, read_answer, score_benchmark, total
+from pipeline.evaluate.judge import Judge
+from pipeline.evaluate.vlm import answer_rows, prompt, score_benchmark
+from tests.pipeline.evaluate.judge_server import JudgeServer
 
 LIMIT = 6
 
@@ -57,13 +60,14 @@ def test_open_questions(write, answerer, encoder, tmp_path, monkeypatch, mode: s
     assert len(set(said)) > 2
     for i in (0, 2, 5):
         questions[i]["answer"] = said[i]
-    score = score_benchmark(write("Open", questions), mode, answerer, encoder, tmp_path / "out", LIMIT)
+    (score,) = score_benchmark(write("Open", questions), mode, answerer, encoder, tmp_path / "out", LIMIT)
     lines = predictions(tmp_path / "out", f"Open.{mode}")
     assert [line["index"] for line in lines] == list("012345")
     assert [line["text"] for line in lines] == said
     assert [line["points"] for line in lines] == [1.0, 0.0, 1.0, 0.0, 0.0, 1.0]
     assert (score.score, score.rows, score.chance, score.unresolved_share) == (0.5, 6, None, 0.0)
     assert score.kind == "open, string recall (no judge)"
+    assert score.cut_share == sum(not line["finished"] for line in lines) / 6
     assert score.cache_share == pytest.approx(sum(line["cache_share"] for line in lines) / 6)
     assert (score.cache_share == 1.0) == (mode == "native")
 
@@ -73,7 +77,7 @@ def test_multiple_choice_and_yes_no(write, answerer, encoder, tmp_path) -> None:
     answers = [dict(question="is it red?", answer=("yes", "No")[i % 2]) for i in range(4)]
     for name, rows, chance in (("Choice", choices, 0.5), ("YesNo", answers, 0.5)):
         benchmark = write(name, rows)
-        score = score_benchmark(benchmark, "compressed", answerer, encoder, tmp_path / "out", LIMIT)
+        (score,) = score_benchmark(benchmark, "compressed", answerer, encoder, tmp_path / "out", LIMIT)
         lines = predictions(tmp_path / "out", f"{name}.compressed")
         assert [line["question"] for line in lines] == [row["question"] for row in rows]
         assert [line["expected"] for line in lines] == [row["answer"] for row in rows]
@@ -85,43 +89,8 @@ def test_multiple_choice_and_yes_no(write, answerer, encoder, tmp_path) -> None:
         assert score.chance == pytest.approx(chance)
 
 
-@pytest.mark.parametrize(
-    ("kind", "text", "expected"),
-    [
-        ("multiple_choice", "B", ("B", 1.0)),
-        ("multiple_choice", "The answer is A.", ("A", 0.0)),
-        ("yes_no", "Yes, it is.", ("Yes", 0.0)),
-        ("yes_no", "No.", ("No", 1.0)),
-        ("yes_no", "a ring", (None, 0.0)),
-        ("open", "it is B", ("it is B", 1.0)),
-    ],
-)
-def test_read_answer(kind: str, text: str, expected: tuple) -> None:
-    answer = "no" if kind == "yes_no" else "B"
-    assert read_answer(kind, row("1", answer), text) == expected
-
-
 def row(index: str, answer: str = "B", **extra: str) -> BenchmarkRow:
     return BenchmarkRow(index, (), "which?", "", {"A": "a ring", "B": "a star"}, answer, "", extra)
-
-
-def test_circular_choice_needs_every_rotation() -> None:
-    rows = [row(index) for index in ("1", "1000001", "2", "1000002")]
-    score, chance, detail = total(Benchmark("Circular", "multiple_choice", rows), [1.0, 1.0, 1.0, 0.0])
-    assert (score, chance, detail) == (0.5, 0.25, {})
-
-
-def test_hallusion_counts_figures_and_questions() -> None:
-    """Two figures with the same two questions; one of the four answers is wrong."""
-    names = ["VD_ocr_0_0_0_0", "VD_ocr_0_0_0_1", "VD_ocr_0_0_1_0", "VD_ocr_0_0_1_1"]
-    rows = [row(name, "yes", **{"l2-category": "ocr"}) for name in names]
-    score, _, detail = total(Benchmark("Hallusion", "yes_no", rows), [1.0, 1.0, 1.0, 0.0])
-    assert detail == {"a_acc": 0.75, "f_acc": 0.5, "q_acc": 0.5}
-    assert score == pytest.approx(1.75 / 3)
-
-
-def test_plain_yes_no_is_accuracy() -> None:
-    assert total(Benchmark("Pope", "yes_no", [row(str(i), "yes") for i in range(4)]), [1.0, 0.0, 0.0, 0.0]) == (0.25, 0.5, {})
 
 
 def test_prompts_follow_the_kind() -> None:
@@ -137,3 +106,61 @@ def test_an_unreadable_image_is_an_error(write, answerer, encoder, tmp_path) -> 
     with pytest.raises(DataError, match=r"Broken.tsv#1"):
         score_benchmark(benchmark, "native", answerer, encoder, tmp_path / "out", LIMIT)
     assert not (tmp_path / "out").exists()
+
+
+def test_mmmu_asks_in_english_and_leaves_image_marks_in_the_text() -> None:
+    asked = replace(row("1"), question="Look at <image 1> and 图 <image 2>")
+    options = "Options:\nA. a ring\nB. a star\n"
+    start = f"Question: Look at <image 1> and 图 <image 2>\n{options}"
+    assert prompt("multiple_choice", asked, always_english=True) == start + "Please select the correct answer from the options above."
+    assert prompt("multiple_choice", asked) == start + "请直接回答选项字母。"
+    assert prompt("multiple_choice", replace(asked, options={}, question="<image 1> costs?"), True) == "Question: <image 1> costs?"
+
+
+def test_a_named_benchmark_gets_its_image_sizes_and_length(write, answerer, encoder, tmp_path, monkeypatch) -> None:
+    """MMStar's pictures have 1280 tokens at least, a set of one's own the checkpoint's few; limits reach encoder and answers."""
+    seen = []
+
+    def remember(benchmark, mode, answerer, encoder, max_new_tokens):
+        seen.append((encoder.settings.min_pixels, encoder.settings.max_pixels, max_new_tokens))
+        return answer_rows(benchmark, mode, answerer, encoder.with_image_tokens(1, 16), 1)
+
+    monkeypatch.setattr(vlm, "answer_rows", remember)
+    rows = [dict(question="which?", A="a ring", B="a star", answer="A")]
+    for name, limit in (("MMStar", None), ("Mine", None), ("MMStar", 5)):
+        score_benchmark(write(name, rows), "compressed", answerer, encoder, tmp_path / "out", limit)
+    area = encoder.factor**2
+    assert seen == [(1280 * area, 16384 * area, 2048), (None, None, 64), (1280 * area, 16384 * area, 5)]
+
+
+def test_mmvet_has_no_number_without_a_judge(write, answerer, encoder, tmp_path) -> None:
+    rows = [dict(question="what?", answer="zebra") for _ in range(3)]
+    unscored, recall = score_benchmark(write("MMVet", rows), "native", answerer, encoder, tmp_path / "out", LIMIT)
+    assert (unscored.kind, unscored.score, unscored.chance, unscored.unresolved_share) == ("not scored: needs a judge", None, None, 1.0)
+    assert (recall.kind, recall.score) == ("open, string recall (no judge)", 0.0)
+    assert [line["grade"] for line in predictions(tmp_path / "out", "MMVet.native")] == [None] * 3
+
+
+def test_a_judge_grades_mmvet_and_reads_what_is_unread(write, answerer, encoder, tmp_path) -> None:
+    """Grades by question; of the multiple-choice answers, which are nonsense, one is matched right, one wrong, one not at all."""
+    says = {"first": "0.4", "second": "1.0", "third": 400, "fourth": "B", "fifth": "A", "sixth": "well"}
+    with JudgeServer(lambda prompt: next(reply for name, reply in says.items() if f'Question: "{name}' in prompt)) as server:
+        judge = Judge(Endpoint(server.url, "wise"), tmp_path / "judge", backoff=0.001)
+        open_rows = [dict(question=f"{name}?", answer="zebra") for name in ("first", "second", "third")]
+        graded, recall = score_benchmark(write("MMVet", open_rows), "native", answerer, encoder, tmp_path / "out", LIMIT, judge)
+        choice_rows = [dict(question=f"{name}?", A="qqq", B="www", answer="B") for name in ("fourth", "fifth", "sixth")]
+        (matched,) = score_benchmark(write("Mine", choice_rows), "native", answerer, encoder, tmp_path / "out", LIMIT, judge)
+    assert (graded.kind, graded.judge, graded.score) == ("open, graded by a judge", "wise", pytest.approx(1.4 / 3))
+    assert (graded.judged_share, graded.unresolved_share) == (1.0, pytest.approx(1 / 3))
+    assert (recall.kind, recall.judge, recall.score) == ("open, string recall (no judge)", "", 0.0)
+    assert [line["grade"] for line in predictions(tmp_path / "out", "MMVet.native")] == [0.4, 1.0, None]
+    assert (matched.kind, matched.judge, matched.score) == ("multiple choice + judge", "wise", pytest.approx(1 / 3))
+    assert (matched.judged_share, matched.unresolved_share) == (1.0, pytest.approx(1 / 3))
+    assert [line["understood"] for line in predictions(tmp_path / "out", "Mine.native")] == ["B", "A", None]
+    assert judge.tally.failed == 1
+
+
+def test_rows_left_out_are_stated(write, answerer, encoder, tmp_path) -> None:
+    rows = [dict(question="which?", A="a ring", B="a star", answer="A", split=split) for split in ("dev", "validation", "validation")]
+    (score,) = score_benchmark(write("MMMU_DEV_VAL", rows), "native", answerer, encoder.with_image_tokens(1, 16), tmp_path / "out", LIMIT)
+    assert (score.rows, score.left_out) == (2, {"of split dev": 1})

@@ -18,16 +18,17 @@ def test_table_2_takes_what_was_scored_by_its_protocol() -> None:
     answers = [answer(name, score) for name, score in names.items() if name != "MMVetish"]
     answers += [answer("MMVet", 0.6, kind="open, string recall (no judge)"), answer("ShapesMMStar", 0.7, "compressed")]
     table = vlm_table(Report("x", answers=tuple(answers)))
-    assert table.rows[0] == ("this run, native", "10.0", "-", "20.0", "30.0", "40.0", "50.0", "-")
-    assert table.rows[1] == ("this run, compressed", *("-",) * 7)
+    assert table.rows[0] == ("ours, native", "10.0", "not scored", "20.0", "30.0", "40.0", "50.0", "-")
+    assert table.rows[1] == ("ours, compressed", *("-",) * 7)
     assert table.rows[2] == (f"{MARK}Qwen2-VL-2B", "72.3", "45.7", "73.8", "41.9", "41.1", "46.1", "53.5")
     judged = [*answers[:-2], answer("MMVet", 0.6, kind="judged")]
     assert vlm_table(Report("x", answers=tuple(judged))).rows[0][-1] == "35.0"
 
 
 def test_two_files_of_one_benchmark_are_not_mixed() -> None:
-    table = vlm_table(Report("x", answers=(answer("MMBench_EN", 0.5), answer("MMBench_CN", 0.4))))
-    assert table.rows[0][1] == "-"
+    table = vlm_table(Report("x", answers=(answer("MMBench_DEV_EN", 0.5), answer("MMBench_DEV_EN_V11", 0.4))))
+    assert table.rows[0][1] == "not scored"
+    assert "MMB: found MMBench_DEV_EN and MMBench_DEV_EN_V11; name one of them, then it has its column." in table.notes
 
 
 def test_a_report_comes_back_as_it_was_written(written, make) -> None:
