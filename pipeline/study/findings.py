@@ -1,4 +1,4 @@
-"""Which of the paper's findings reappear: pairs of figures, their difference, and whether it exceeds its standard error. Pure."""
+"""Which of the paper's findings reappear: pairs of figures, their difference, and whether noise alone could be behind it. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -44,7 +44,7 @@ def judge(claims: Sequence[Claim], results: Results) -> list[Finding]:
 
 
 def verdict(difference: Difference | None) -> Verdict:
-    """In one word; within one standard error nothing is claimed."""
+    """In one word; within the noise of the questions asked nothing is claimed."""
     if difference is None:
         return "not measured"
     if difference.within_noise:

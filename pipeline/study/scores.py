@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from data_prep.samples import DataError
 
+Z95 = 1.96
+"""Standard errors on either side of a value within which a normal variable falls in 95 of 100 cases."""
+
 
 class Mean(NamedTuple):
     """A mean over sets, and the binomial standard error that its number of questions gives it."""
@@ -43,8 +46,8 @@ class Difference(NamedTuple):
 
     @property
     def within_noise(self) -> bool:
-        """The difference does not exceed one standard error."""
-        return abs(self.value) <= self.error
+        """Zero lies within the difference's 95 % interval."""
+        return abs(self.value) <= Z95 * self.error
 
 
 def mean_of_sets(sets: Iterable[tuple[float, int]]) -> Mean | None:

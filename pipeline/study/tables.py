@@ -22,7 +22,7 @@ NOTES = (
 )
 FINDING_NOTES = (
     "One run per arm, one seed: the standard error is that of the questions asked, not of training again. "
-    '"within noise": the difference does not exceed it.',
+    '"within noise": the difference does not exceed 1.96 of them (95 %).',
 )
 
 

@@ -5,12 +5,12 @@ from pydantic import ValidationError
 
 from data_prep.fetch.catalogue import CATALOGUE, MMEB_SUBSETS, Archive, Repository, listing
 from data_prep.samples import DataError
-from data_prep.sources.mmeb_eval import TASKS
+from data_prep.sources.mmeb_sets import task_of
 
 
 def test_the_training_subsets_are_twenty_and_all_in_distribution():
     assert len(MMEB_SUBSETS) == len(set(MMEB_SUBSETS)) == 20
-    assert {TASKS[name.replace("_", "-").lower()][1] for name in MMEB_SUBSETS} == {"IND"}
+    assert {task_of(name)[1] for name in MMEB_SUBSETS} == {"IND"}
 
 
 def test_every_name_is_listed_with_its_source():

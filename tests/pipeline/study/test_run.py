@@ -40,6 +40,7 @@ def test_finished_arms_are_told_not_run(settings):
         "inputs.json",
         "metrics.jsonl",
         "plots",
+        "record.jsonl",
         "study.json",
         "study.md",
         "tracked_run.json",

@@ -55,6 +55,6 @@ def test_foreign_file_is_refused():
 def test_compare():
     difference = compare(Mean(0.5, 0.03), Mean(0.46, 0.04))
     assert difference.value == pytest.approx(0.04) and difference.error == pytest.approx(0.05) and difference.within_noise
-    assert not compare(Mean(0.5, 0.03), Mean(0.44, 0.04)).within_noise
+    assert compare(Mean(0.5, 0.03), Mean(0.403, 0.04)).within_noise and not compare(Mean(0.5, 0.03), Mean(0.401, 0.04)).within_noise
     assert compare(Mean(0.5, 0.03), None) is None
     assert Difference(0.0, 0.0, 0.0).within_noise
