@@ -89,7 +89,7 @@ def score(
     facts = {"checkpoint": str(checkpoint), "chorus tokens": f"{encoder.k} of {len(encoder.chorus_ids)}"}
     facts |= {"judge": judge.in_words()} if judge else {}
     seen: dict[str, float] = {}
-    if items := [(side, encoder.sequence(side)) for side in attention.first_queries(sets)]:
+    if items := [(side, sized.sequence(side)) for side in attention.first_queries(sets)]:
         seen = attention.draw(opened, items, out / "plots" / "attention").figures
         facts["chorus attention"] = f"{attention.in_words(seen)}; {len(items)} queries"
     return report.Report(f"CREM evaluation of {checkpoint}", tuple(retrieval), tuple(answers), facts, seen)

@@ -103,6 +103,15 @@ def set_scores(scores: Iterable[RetrievalScore]) -> list[SetScore]:
     return [SetScore(score.meta, score.split, score.p_at_1) for score in scores]
 
 
+def counted(answers: Iterable[AnswerScore]) -> list[AnswerScore]:
+    """What enters a mean over benchmarks: of each benchmark and mode the first score there is, which is the one that counts."""
+    first: dict[tuple[str, str], AnswerScore] = {}
+    for answer in answers:
+        if answer.score is not None:
+            first.setdefault((answer.name, answer.mode), answer)
+    return list(first.values())
+
+
 def headline(report: Report) -> dict[str, float]:
     """The numbers worth logging on the training run, as fractions.
 

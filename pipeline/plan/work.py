@@ -94,7 +94,7 @@ def assume(config: RunConfig, model: Model, assumed: Assumed = Assumed()) -> Wor
 
 
 def from_shards(config: RunConfig, image_id: int) -> Work:
-    """A step of the shards' rows, sources weighted as the run weights them.
+    """A step of the shards' rows, sources weighted as the run weights them (but for data.epochs, which end a source within it).
 
     Lengths are exact, read from arrow offsets. Images and answer tokens are counted in the first record batch of every shard.
 
@@ -109,7 +109,8 @@ def from_shards(config: RunConfig, image_id: int) -> Work:
     totals = dict.fromkeys(("tokens", "embedded", "sequences", "image_tokens", "images", "answer_tokens"), 0.0)
     for pairs, wanted in kinds.items():
         own = {s: rows[s] for s in found if rows[s] and (len(found[s]) > rows[s]) == pairs}  # a pair has two sequences or more
-        weights = {s: config.data.weights.get(s, count**config.data.mix_exponent) for s, count in own.items()}
+        used = {s: min(count, config.data.caps.get(s, count)) for s, count in own.items()}
+        weights = {s: config.data.weights.get(s, count**config.data.mix_exponent) for s, count in used.items()}
         for source, weight in weights.items():
             drawn = wanted * weight / sum(weights.values()) if weight else 0.0
             totals["tokens"] += drawn * float(found[source].sum()) / rows[source]

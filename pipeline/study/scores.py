@@ -83,7 +83,8 @@ def read_scores(report: Mapping, chorus: bool) -> Scores:
     try:
         retrieval = [(row["split"], (row["p_at_1"], row["queries"])) for row in report["retrieval"]]
         candidates = [row["chance"] for row in report["retrieval"]]
-        scored = [row for row in report["answers"] if row["score"] is not None]
+        first = {(row["name"], row["mode"]): row for row in reversed(report["answers"]) if row["score"] is not None}
+        scored = [row for row in report["answers"] if row is first.get((row["name"], row["mode"]))]  # a judge's score before others
         options = [row["chance"] or 0.0 for row in scored if row["mode"] == "native"]
         answers = [(row["mode"], (row["score"], row["rows"]), row["cache_share"]) for row in scored]
     except KeyError as error:

@@ -22,7 +22,7 @@ from pipeline.study.arms import FULL_K, KINDS, Arm, Kind, Sources, ablation, ela
 from pipeline.train.cli import parse
 
 OWNED = ("out", "model.checkpoint", "data.shards", "data.weights", "chorus.elastic", "stop-after", "track.uri", "track.artifacts")
-OWNED += ("track.parent", "track.enabled", "track.no-enabled", "resume", "help")
+OWNED += ("track.parent", "track.enabled", "track.no-enabled", "resume", "help", "evaluate.shards", "evaluate.every", "evaluate.rows")
 """Trainer options that a study sets itself, or that make no sense for it."""
 
 

@@ -40,7 +40,7 @@ def _starts(options: argparse.Namespace, launch: command.Launch, env: dict[str, 
     out = launch.config.out.absolute()
     name = options.job_id or f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     for attempt in range(options.restarts + 1):
-        again = (attempt > 0 or options.resume_if_any) and any((out / "checkpoints").glob("step-*"))
+        again = attempt > 0 or options.resume_if_any
         folder = out / "jobs" / (f"{name}-again-{attempt}" if attempt else name)
         try:
             job = Job(folder, out / "result.json", Limits(options.grace_seconds, options.hang_minutes))
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--restarts", type=_number(int), default=0, help="new starts after lost or failed ranks, from the last checkpoint")
     parser.add_argument("--backoff-seconds", type=_number(float), default=10.0, help="wait before the first of them; doubles each time")
-    parser.add_argument("--resume-if-any", action="store_true", help="add --resume where OUT has a checkpoint (for schedulers)")
+    parser.add_argument("--resume-if-any", action="store_true", help="go on from OUT's newest whole checkpoint, if any (for schedulers)")
     parser.add_argument("--grace-seconds", type=_number(float), default=120.0, help="for ranks to save after a signal, before SIGKILL")
     parser.add_argument("--hang-minutes", type=_number(float), default=20.0, help="without any rank advancing, the job is ended")
     parser.add_argument("--job-id", help="name of this start; needed where every machine has a supervisor")

@@ -43,9 +43,9 @@ class Launch:
 
         Args:
             job: the folder through which ranks and supervisor talk.
-            resume: whether --resume must be among the words.
+            resume: go on from the newest whole checkpoint, if there is one (--resume auto), unless the words say how.
         """
-        words = [*self.trainer, "--resume"] if resume and "--resume" not in self.trainer else list(self.trainer)
+        words = [*self.trainer, "--resume", "auto"] if resume and "--resume" not in self.trainer else list(self.trainer)
         return [*self.launcher, *words, f"--job={job}"]
 
 

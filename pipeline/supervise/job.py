@@ -82,7 +82,8 @@ class Job:
             finally:
                 self._end_all(child)
         judged = judge(heartbeat.read_ranks(self.folder), self._result(), self.asked, child.returncode)
-        return judged if verdict is None or self._result() or judged.status == Status.PREEMPTED else verdict
+        told = judged.status in (Status.BAD_INPUT, Status.REFUSED, Status.PREEMPTED, Status.UNSAVED)  # by a rank itself
+        return judged if verdict is None or self._result() or told else verdict
 
     def _follow(self, child: subprocess.Popen) -> Verdict | None:
         """Until the launcher has ended (None) or the job must be ended (why)."""

@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
         return 2
     except SaveError as error:
         print(f"error (rank {os.environ.get('RANK', 0)}): {error}", file=sys.stderr, flush=True)
+        comm.barrier()  # every rank raises it, and a launcher ends all of them as soon as one has left
         return 6
     finally:
         comm.shutdown()
@@ -169,7 +170,7 @@ def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Prog
             ends = done == config.last_step
             if flushed == comm.world_size():
                 saver.finish()
-            if looks and looks.due(done):
+            if looks and looks.due(done) and (ends or not stop):  # whoever asks to stop waits for the checkpoint
                 heartbeat.beat("looking at held-out rows", done)
                 progress.evaluated(done, looks.measure(engine, device))
             if done % config.save_every == 0 or ends or stop or save:

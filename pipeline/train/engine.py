@@ -131,7 +131,7 @@ class Engine:
         # a rank that stopped alone would leave the others waiting
         if problem := comm.agree(problem):
             raise DataError(problem)
-        if saved.get(LAYOUT) != self._layout:
+        if self._zero["stage"] and saved.get(LAYOUT) != self._layout:  # ZeRO-0 has no layout
             self._load_resharded(folder / tag, saved)
         elif self.engine.load_checkpoint(str(folder), tag=tag, custom_load_fn=frozen.load_trained)[0] is None:
             raise DataError(f"{folder}/{tag}: DeepSpeed found nothing to load")

@@ -46,8 +46,9 @@ class HeldOutResult:
 
     def metrics(self) -> dict[str, float]:
         """Names as they are recorded."""
-        values = {"eval/p_at_1": self.p_at_1, "eval/answer_loss_native": self.native, "eval/answer_loss_compressed": self.compressed}
-        values |= {f"eval/p_at_1/{source}": share for source, share in self.by_source.items()} | {"eval/seconds": self.seconds}
+        values = {"held_out/p_at_1": self.p_at_1, "held_out/answer_loss_native": self.native}
+        values["held_out/answer_loss_compressed"] = self.compressed
+        values |= {f"held_out/p_at_1_of/{source}": share for source, share in self.by_source.items()} | {"held_out/seconds": self.seconds}
         return {name: value for name, value in values.items() if value is not None}
 
     def in_words(self) -> str:

@@ -209,8 +209,11 @@ def _flats(state: dict) -> list[dict]:
 
 
 def _empty(fresh: dict) -> list[dict[str, Tensor]]:
-    """Zeros for weights and moments of every flat tensor; ZeRO-1 and 2 give theirs without the padding at its end."""
-    padding = _numbers(fresh.get("group_paddings", 0))
+    """Zeros for weights and moments of every flat tensor.
+
+    ZeRO-1 and 2 give theirs without the padding at its end; ZeRO-1 in bf16, another class of DeepSpeed's that names no stage, with it.
+    """
+    padding = _numbers(fresh.get("group_paddings", 0)) if "zero_stage" in fresh else [0]
     weights = fresh[KEYS[is_zero3(fresh)][0]]
     padding = padding if len(padding) == len(weights) else [0] * len(weights)
     sizes = [weight.numel() + more for weight, more in zip(weights, padding, strict=True)]

@@ -42,6 +42,8 @@ class Item:
     digests: tuple[str, ...]
     points_NP: np.ndarray
     size_NP: np.ndarray
+    scored_by: str = ""
+    """How answers were scored, and by which judge."""
 
     @property
     def plain(self) -> bool:
@@ -79,7 +81,7 @@ def read_evaluation(folder: Path, label: str, place: str | None = None) -> Evalu
             if key in items or row["score"] is None:  # scored in two ways, the one that counts first; or in none
                 continue
             rows = list(_rows(folder, f"{row['name']}.{row['mode']}"))
-            item = _item(rows, *answer_units(rows, row["kind"] == GRADED), None, None)
+            item = _item(rows, *answer_units(rows, row["kind"] == GRADED), None, None, f"{row['kind']} {row.get('judge', '')}".strip())
             if problem := _differs(item, row["score"]):
                 left_out[key] = f"scored by a rule that is not known here: {problem}"
             else:
@@ -149,7 +151,7 @@ def same_questions(evaluations: Sequence[Evaluation], common: bool = False) -> l
     if differing:
         raise DataError(
             f"found different questions under one name: {'; '.join(differing)}. Expected the same queries and candidates in the same "
-            "order: a difference between scores would not be one between checkpoints. Evaluate them on the same data"
+            "order, scored in the same way: a difference between scores would not be one between checkpoints. Evaluate them alike"
         )
     if lacking and not common:
         raise DataError(f"found {'; '.join(lacking)}; expected the same sets everywhere. Compare what all have with --common")
@@ -159,6 +161,9 @@ def same_questions(evaluations: Sequence[Evaluation], common: bool = False) -> l
 
 
 def _apart(one: Evaluation, other: Evaluation, key: Key) -> str | None:
+    ways = one.items[key].scored_by, other.items[key].scored_by
+    if ways[0] != ways[1]:
+        return f"scored by {ways[0]} and by {ways[1]}"
     ours, theirs = one.items[key].digests, other.items[key].digests
     if len(ours) != len(theirs):
         return f"{len(ours)} and {len(theirs)} rows"
@@ -166,8 +171,10 @@ def _apart(one: Evaluation, other: Evaluation, key: Key) -> str | None:
     return f"{len(rows)} of {len(ours)} rows differ, first row {rows[0]}" if rows else None
 
 
-def _item(rows: list[dict], points_NP: np.ndarray, size_NP: np.ndarray, meta: str | None, split: str | None) -> Item:
-    return Item(meta, split, tuple(row["digest"] for row in rows), points_NP, size_NP)
+def _item(
+    rows: list[dict], points_NP: np.ndarray, size_NP: np.ndarray, meta: str | None, split: str | None, scored_by: str = ""
+) -> Item:
+    return Item(meta, split, tuple(row["digest"] for row in rows), points_NP, size_NP, scored_by)
 
 
 def _ones(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:

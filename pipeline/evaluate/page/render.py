@@ -27,7 +27,7 @@ from pipeline.evaluate.page.charts import Bar, bars, curves
 from pipeline.evaluate.page.clean import clean, link
 from pipeline.evaluate.page.gallery import answer_gallery, retrieval_gallery
 from pipeline.evaluate.page.pictures import BUDGET, Picture, Pictures
-from pipeline.evaluate.report import Report, set_scores
+from pipeline.evaluate.report import Report, counted, set_scores
 from pipeline.evaluate.report import tables as text_tables
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -102,8 +102,8 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
             if counts[name]
         ]
     for mode in ("native", "compressed"):
-        if scores := [row.score for row in report.answers if row.mode == mode and row.score is not None]:
-            out.append((f"answers, {mode}", _percent(sum(scores) / len(scores)), f"mean of {len(scores)} scores"))
+        if scores := [row.score for row in counted(report.answers) if row.mode == mode]:
+            out.append((f"answers, {mode}", _percent(sum(scores) / len(scores)), f"mean of {len(scores)} benchmarks"))
     return out
 
 

@@ -16,7 +16,8 @@ from pipeline.evaluate import published
 from pipeline.evaluate.comprehension import PUBLISHED_NATIVE, six
 from pipeline.evaluate.metrics import average
 from pipeline.evaluate.page.charts import Curve
-from pipeline.evaluate.report import AnswerScore, Report, RetrievalScore, Table, set_scores
+from pipeline.evaluate.report import Report, Table, counted, set_scores
+from pipeline.evaluate.stored_report import stored_report
 
 MARK = "[published] "
 
@@ -40,10 +41,7 @@ def read_report(folder: Path) -> Report:
     """
     path = folder / "scores.json"
     try:
-        stored = json.loads(path.read_bytes())
-        retrieval = tuple(RetrievalScore(**row) for row in stored["retrieval"])
-        answers = tuple(AnswerScore(**row) for row in stored["answers"])
-        return Report(stored["title"], retrieval, answers, stored["facts"], stored["attention"])
+        return stored_report(json.loads(path.read_bytes()))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; expected a finished evaluation; check the path") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -55,8 +53,8 @@ def chorus_point(report: Report, source: str) -> ChorusPoint | None:
     stated = re.match(r"(\d+) of \d+$", report.facts.get("chorus tokens", ""))
     if not stated or stated[1] == "0":
         return None
-    by_mode = {mode: [one for one in report.answers if one.mode == mode] for mode in ("native", "compressed")}
-    native, compressed = (_mean(one.score for one in by_mode[mode] if one.score is not None) for mode in ("native", "compressed"))
+    by_mode = {mode: [one for one in counted(report.answers) if one.mode == mode] for mode in ("native", "compressed")}
+    native, compressed = (_mean(one.score for one in by_mode[mode]) for mode in ("native", "compressed"))
     cache = _mean(one.cache_share for one in by_mode["compressed"])
     return ChorusPoint(int(stated[1]), source, average(set_scores(report.retrieval))["all"], native, compressed, cache)
 

@@ -11,7 +11,7 @@ from data_prep.sources.benchmarks import Benchmark, BenchmarkRow
 from data_prep.sources.mmeb_eval import EvalRow, EvalSet
 from pipeline.evaluate import report
 from pipeline.evaluate.mmeb import META_CODES
-from pipeline.evaluate.readings import KINDS
+from pipeline.evaluate.readings import KINDS, WITH_JUDGE
 from pipeline.evaluate.record import asked, ranked
 from pipeline.evaluate.scoring import total
 
@@ -38,8 +38,8 @@ class Written:
         self.retrieval.append(report.RetrievalScore(eval_set.name, meta, eval_set.split, len(hits), 3.0, share, share, 0.25))
         return self
 
-    def benchmark(self, benchmark: Benchmark, mode: str, points: list[float], said: str = "an answer") -> "Written":
-        """Rows with these points."""
+    def benchmark(self, benchmark: Benchmark, mode: str, points: list[float], said: str = "an answer", judge: str = "") -> "Written":
+        """Rows with these points, read by `judge` where one is named."""
         rows = []
         for row, point in zip(benchmark.rows, points, strict=True):
             known = {"index": row.index, "question": row.question, "expected": row.answer, "points": point, "text": said}
@@ -47,8 +47,8 @@ class Written:
         self._write(f"{benchmark.name}.{mode}", rows)
         score, chance, detail = total(benchmark, points)
         share = 1.0 if mode == "native" else 0.25
-        kind = KINDS[benchmark.kind]
-        self.answers.append(report.AnswerScore(benchmark.name, kind, mode, len(rows), score, chance, 0.0, share, detail))
+        kind = KINDS[benchmark.kind] + (WITH_JUDGE if judge else "")
+        self.answers.append(report.AnswerScore(benchmark.name, kind, mode, len(rows), score, chance, 0.0, share, detail, judge))
         return self
 
     def done(self) -> Path:

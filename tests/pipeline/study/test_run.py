@@ -23,7 +23,7 @@ def finished(settings: StudySettings) -> None:
         write_json(folder / "arm.json", {"identity": identity(arm, plan.configs[arm.name], plan.inputs), "seconds": 60.0})
         retrieval = [{"split": "IND", "p_at_1": number / 10, "queries": 100, "chance": 0.1}]
         answers = [
-            {"mode": mode, "score": number / 5, "rows": 100, "chance": None, "cache_share": share}
+            {"name": "MCQ", "mode": mode, "score": number / 5, "rows": 100, "chance": None, "cache_share": share}
             for mode, share in (("native", 1.0), ("compressed", 0.1))
         ]
         write_json(folder / f"eval-k{arm.k}" / "scores.json", {"retrieval": retrieval, "answers": answers})

@@ -14,10 +14,12 @@ REPORT = {
         {"split": None, "p_at_1": 0.8, "queries": 16, "chance": 0.3},
     ],
     "answers": [
-        {"mode": "native", "score": 0.5, "rows": 25, "chance": 0.25, "cache_share": 1.0},
-        {"mode": "compressed", "score": 0.4, "rows": 24, "chance": 0.25, "cache_share": 0.1},
-        {"mode": "native", "score": 0.3, "rows": 21, "chance": None, "cache_share": 1.0},
-        {"mode": "compressed", "score": 0.2, "rows": 16, "chance": None, "cache_share": 0.3},
+        {"name": "MCQ", "mode": "native", "score": 0.5, "rows": 25, "chance": 0.25, "cache_share": 1.0},
+        {"name": "MCQ", "mode": "compressed", "score": 0.4, "rows": 24, "chance": 0.25, "cache_share": 0.1},
+        {"name": "Open", "mode": "native", "score": 0.3, "rows": 21, "chance": None, "cache_share": 1.0},
+        {"name": "Open", "mode": "compressed", "score": 0.2, "rows": 16, "chance": None, "cache_share": 0.3},
+        {"name": "Open", "mode": "native", "score": 0.9, "rows": 21, "chance": None, "cache_share": 1.0},  # in another way: not counted
+        {"name": "MMVet", "mode": "native", "score": None, "rows": 21, "chance": None, "cache_share": 1.0},
     ],
 }
 

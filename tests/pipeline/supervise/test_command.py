@@ -81,6 +81,6 @@ def test_the_command(hosts):
     found = launch("deepspeed --num_gpus 2 launchers/train.sh tiny --steps 5")
     start = ["deepspeed", "--num_gpus", "2", "launchers/train.sh", "tiny", "--steps", "5", "--ranks", "2"]
     assert found.command(Path("/out/jobs/x"), resume=False) == [*start, "--job=/out/jobs/x"]
-    assert found.command(Path("/out/jobs/x"), resume=True) == [*start, "--resume", "--job=/out/jobs/x"]
+    assert found.command(Path("/out/jobs/x"), resume=True) == [*start, "--resume", "auto", "--job=/out/jobs/x"]
     again = launch("deepspeed launchers/train.sh tiny --resume")
     assert again.command(Path("/j"), resume=True).count("--resume") == 1

@@ -60,7 +60,7 @@ def test_torchrun(one_node):
     assert len(losses(one_node)) == STEPS and (one_node / "export" / "model.safetensors").is_file()
     (job,) = (one_node / "jobs").iterdir()
     assert json.loads((one_node / "result.json").read_text()) | {"tracked_run": None} == {
-        "status": 0, "steps": STEPS, "job": job.name, "tracked_run": None,
+        "status": 0, "outcome": "done", "steps": STEPS, "job": job.name, "tracked_run": None,
     }  # fmt: skip
     ends = [json.loads(path.read_text()) for path in sorted(job.glob("rank-*"))]
     assert [(end["rank"], end["ended"], end["phase"]) for end in ends] == [(n, 0, "waiting for all ranks to finish") for n in range(2)]

@@ -78,17 +78,17 @@ def test_fewer_rows(look) -> None:
     found, held, _ = look(rows=4)
     assert len(held._pairs) == 4 and len(held._others) == 4
     assert set(found.metrics()) == {
-        *("eval/p_at_1", "eval/p_at_1/plain", "eval/p_at_1/asked", "eval/seconds"),
-        *("eval/answer_loss_native", "eval/answer_loss_compressed"),
+        *("held_out/p_at_1", "held_out/p_at_1_of/plain", "held_out/p_at_1_of/asked", "held_out/seconds"),
+        *("held_out/answer_loss_native", "held_out/answer_loss_compressed"),
     }
 
 
 def test_in_words() -> None:
     assert HeldOutResult(0.5, {}, 1.25, 2.5, 3.2).in_words() == "held out: P@1 0.50, answer loss 1.250 native, 2.500 compressed (3 s)"
     assert HeldOutResult(None, {}, 1.25, 2.5, 3.2).metrics().keys() == {
-        "eval/answer_loss_native",
-        "eval/answer_loss_compressed",
-        "eval/seconds",
+        "held_out/answer_loss_native",
+        "held_out/answer_loss_compressed",
+        "held_out/seconds",
     }
 
 

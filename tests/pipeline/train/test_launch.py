@@ -65,7 +65,8 @@ PARTS = [
 def test_runs_two_ranks_as_typed(straight):
     out, output = straight
     assert "recipe tiny: 4 steps, 2 ranks, ZeRO stage 3" in output
-    assert [line.split() for line in output.splitlines() if line.startswith("    ")] == PARTS
+    assert [line.split() for line in output.splitlines() if line.startswith("    ")][: len(PARTS)] == PARTS
+    assert "\n  plan of 4 steps\n    source" in output
     assert "in-batch P@1" in output and "left 00:00:00" in output
     assert json.loads((out / "result.json").read_text())["steps"] == STEPS
     assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]

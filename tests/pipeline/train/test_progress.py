@@ -96,7 +96,7 @@ def test_a_look_at_held_out_rows_is_recorded(tmp_path, capsys) -> None:
     row = json.loads((tmp_path / "metrics.jsonl").read_text())
     assert (row["step"], row["metrics"]) == (
         7,
-        {"eval/p_at_1": 0.5, "eval/answer_loss_native": 1.5, "eval/p_at_1/a": 0.25, "eval/seconds": 2.0},
+        {"held_out/p_at_1": 0.5, "held_out/answer_loss_native": 1.5, "held_out/p_at_1_of/a": 0.25, "held_out/seconds": 2.0},
     )
 
 

@@ -40,7 +40,8 @@ def at(start: int, numel: int) -> SimpleNamespace:
 def laid_out(stage: int, ranks: int, shapes: list[dict[str, tuple]], values: dict | None) -> tuple[list[dict], list]:
     """States of all ranks in DeepSpeed's form, and their slices. `values`: by parameter, weight and moments; None: a new engine's."""
     weights, optimizer = reshard.KEYS[stage == 3]
-    states = [{weights: [], optimizer: {"state": {}, "param_groups": ["theirs"]}, "group_paddings": []} for _ in range(ranks)]
+    theirs = {"param_groups": ["theirs"]}
+    states = [{weights: [], optimizer: {"state": {}} | theirs, "group_paddings": [], "zero_stage": stage} for _ in range(ranks)]
     if stage == 3:
         slices = reshard.zero3_slices(shapes, ranks)
         sizes = [sum(-(-torch.Size(shape).numel() // ranks) for shape in group.values()) for group in shapes]

@@ -49,7 +49,15 @@ def test_other_questions_are_refused(written, make, change) -> None:
     a = read_evaluation(written("a").set(first, [True] * 4).done(), "A")
     b = read_evaluation(written("b").set(other, [True] * len(other.rows)).done(), "B")
     found = {"text": "4 of 4 rows differ, first row 0", "rows": "4 and 3 rows", "order": "4 of 4 rows differ"}[change]
-    with pytest.raises(DataError, match=rf"different questions.*Own \(P@1\), A and B: {found}.*on the same data"):
+    with pytest.raises(DataError, match=rf"different questions.*Own \(P@1\), A and B: {found}.*Evaluate them alike"):
+        same_questions([a, b])
+
+
+def test_another_way_of_scoring_is_refused(written, make) -> None:
+    questions = make.questions("MCQ", "multiple_choice", ["A", "B"])
+    a = read_evaluation(written("a").benchmark(questions, "native", [0.0, 1.0]).done(), "A")
+    b = read_evaluation(written("b").benchmark(questions, "native", [1.0, 1.0], judge="judge-7b").done(), "B")
+    with pytest.raises(DataError, match=r"MCQ \(native\), A and B: scored by multiple choice and by multiple choice \+ judge judge-7b"):
         same_questions([a, b])
 
 
