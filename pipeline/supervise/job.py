@@ -138,10 +138,11 @@ class Job:
         while self._arrived:
             number = self._arrived.pop(0)
             ranks = heartbeat.read_ranks(self.folder)
-            heartbeat.order(self.folder, number)
+            told = signal.SIGTERM if number == signal.SIGINT else number  # who presses Ctrl-C wants to go on later, too
+            heartbeat.order(self.folder, told)
             for record in ranks:
                 if record.machine == self.machine and record.ended is None:
-                    processes.send(record.process, number)
+                    processes.send(record.process, told)
             if number == signal.SIGUSR1:
                 continue
             hurry = self.asked is not None and number == signal.SIGINT
