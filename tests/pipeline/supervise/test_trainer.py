@@ -56,6 +56,7 @@ def one_node(shards, checkpoint, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_torchrun(one_node):
     assert len(losses(one_node)) == STEPS and (one_node / "export" / "model.safetensors").is_file()
     (job,) = (one_node / "jobs").iterdir()

@@ -37,7 +37,7 @@ def check(run: dict, what: str) -> None:
 
 
 def test_one_ranks_bad_gradient_is_refused_by_all_and_a_slow_rank_is_seen(start) -> None:
-    """ZeRO-2 and 3. The slow one sleeps 20 ms in a layer that takes less than one for these tokens; its loss is the others'."""
+    """ZeRO-2 and 3. The slow one sleeps 100 ms in a layer that takes less than one for these tokens; its loss is the others'."""
     *runs, slow = start([{"stage": stage} | BAD[what] for what, stage in QUICK] + [{"stage": 3, "slow": 1}])
     for (what, _), run in zip(QUICK, runs, strict=True):
         check(run, what)
