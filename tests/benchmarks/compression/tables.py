@@ -25,15 +25,15 @@ def ratio(rounds: list[Runs], way: str, base: str, key: str) -> float:
 
 def main_table(batches: dict[int, list[Runs]]) -> list[str]:
     """A row for each way and batch size: {batch: rounds}."""
-    head = f"{'way':23}{'batch':>5}{'first token ms':>16}{'(low - high)':>19}{'sooner than native':>20}{'tokens/s':>10}{'(low - high)':>17}"
+    head = f"{'way':23}{'batch':>5}{'first token ms':>16}{'(low - high)':>22}{'sooner than native':>20}{'tokens/s':>10}{'(low - high)':>20}"
     out = [head + f"{'x HF':>8}{'x native':>10}{'cache KiB/prompt':>18}{'same tokens':>13}{'others':>8}"]
     for batch, rounds in batches.items():
         for way in rounds[0]:
             runs = [found[way] for found in rounds]
             middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-            first = f"{1000 * middle['first']:16.1f}{_span(1000 * run['first'] for run in runs):>19}"
+            first = f"{1000 * middle['first']:16.1f}{_span(1000 * run['first'] for run in runs):>22}"
             sooner = f"{ratio(rounds, NATIVE, way, 'first'):19.2f}x"
-            rate = f"{middle['rate']:10.1f}{_span(run['rate'] for run in runs):>17}"
+            rate = f"{middle['rate']:10.1f}{_span(run['rate'] for run in runs):>20}"
             against = f"{ratio(rounds, way, HUGGING_FACE, 'rate'):7.2f}x{ratio(rounds, way, NATIVE, 'rate'):9.2f}x"
             rest = f"{middle['bytes'] / batch / 1024:18.1f}{middle['same']:13.0%}{_others(runs):>8}"
             out.append(f"{way:23}{batch:5}{first}{sooner}{rate}{against}{rest}")
