@@ -12,7 +12,8 @@ The same prompts and weights, the same number of decoded tokens (no answer ends 
     same tokens   native: as generate's; stored: as compressed; less than 100 %: rounding has decided between two tokens
     others        cores that other processes kept busy meanwhile; a * marks what was contended, whose figures mean little
 
-Then native against compressed decoding after texts of several lengths. Without --checkpoint: random weights of 5 and 24 M parameters.
+Then native against compressed decoding after texts of several lengths. Without --checkpoint: random weights; 24M takes
+several times as long as 5M.
 --per-cpu counts the process's own CPU seconds: with --threads 1 on a busy machine, what is left of the truth.
 """
 
@@ -20,7 +21,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -44,32 +45,33 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         for name in [args.checkpoint] if args.checkpoint else args.sizes:
-            print("\n".join(measure(name if args.checkpoint else write_checkpoint(name, Path(folder)), args, Path(folder))), flush=True)
+            for line in measure(name if args.checkpoint else write_checkpoint(name, Path(folder)), args, Path(folder)):
+                print(line, flush=True)
 
 
-def measure(checkpoint: str | Path, args: argparse.Namespace, folder: Path) -> list[str]:
-    """One checkpoint's tables."""
+def measure(checkpoint: str | Path, args: argparse.Namespace, folder: Path) -> Iterator[str]:
+    """One checkpoint's tables, each as soon as it is measured."""
     clock = time.process_time if args.per_cpu else time.perf_counter
     model = open_model(checkpoint, args.image_tokens)
     opened, like = model.opened, next(model.opened.model.parameters())
     stock = AutoModelForImageTextToText.from_pretrained(str(checkpoint), dtype=like.dtype, attn_implementation="sdpa", use_safetensors=True)
     stock = stock.to(like.device).eval()
     batches = {batch: write_prompts(model, batch, args.image_tokens, folder) for batch in args.batches}
+    parameters = sum(weight.numel() for weight in opened.model.parameters())
+    yield (
+        f"{parameters / 1e6:.1f} M parameters, {like.dtype}, {like.device.type}, {args.threads} threads; {args.new_tokens} tokens decoded, "
+        f"{args.rounds} rounds{', CPU seconds' if args.per_cpu else ''}; {share_line(model.chorus, next(iter(batches.values())).prefix)}"
+    )
     found = {b: rounds(ways(opened, stock, prompts, clock), args.new_tokens, args.rounds) for b, prompts in batches.items()}
+    yield from (*main_table(found), "")
     sweep = {
         (prefix, batch): rounds(swept(opened, prefix, batch, clock), args.new_tokens, args.rounds)
         for prefix in args.prefixes
         for batch in args.batches
     }
-    prefix = next(iter(batches.values())).prefix
-    parameters = sum(weight.numel() for weight in opened.model.parameters())
-    return [
-        f"{parameters / 1e6:.1f} M parameters, {like.dtype}, {like.device.type}, {args.threads} threads; {args.new_tokens} tokens decoded, "
-        f"{args.rounds} rounds{', CPU seconds' if args.per_cpu else ''}; {share_line(model.chorus, prefix)}",
-        *main_table(found),
-        *(["", *sweep_table(sweep)] if sweep else []),
-        *("", *verdicts(found, sweep), ""),
-    ]
+    if sweep:
+        yield from (*sweep_table(sweep), "")
+    yield from (*verdicts(found, sweep), "")
 
 
 def rounds(cases: dict[str, Callable[[int], Timing]], new_tokens: int, count: int) -> list[Runs]:
@@ -99,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
     """The command's options."""
     out = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     out.add_argument("--checkpoint", help="a folder or hub id with chorus tokens, in place of random weights")
-    out.add_argument("--sizes", choices=list(SIZES), nargs="+", default=["5M", "24M"], help="of the random checkpoints")
+    out.add_argument("--sizes", choices=list(SIZES), nargs="+", default=["5M"], help="of the random checkpoints")
     out.add_argument("--image-tokens", type=int, default=1000, help="at most; the picture is nearly square")
     out.add_argument("--new-tokens", type=int, default=64)
     out.add_argument("--batches", type=int, nargs="+", default=[1, 8])
