@@ -109,28 +109,25 @@ class Answerer:
         at_BQ = pad_sequence(list(positions), batch_first=True).to(self._device)
         lengths_B = torch.tensor([len(q) for q in questions], device=self._device)
         real_BQ = torch.arange(ids_BQ.shape[1], device=self._device) < lengths_B[:, None]
-        logits_BQV = self._forward(ids_BQ, at_BQ, context.visible_BC, real_BQ, cache)
-        rows = torch.arange(len(questions), device=self._device)
-        next_B = self._choose(logits_BQV[rows, lengths_B - 1])
-        at_B = at_BQ[rows, lengths_B - 1]
+        next_B = self._choose(self._forward(ids_BQ, at_BQ, context.visible_BC, real_BQ, cache))
+        at_B = at_BQ[torch.arange(len(questions), device=self._device), lengths_B - 1]
         visible = torch.cat([context.visible_BC, real_BQ], dim=1)
         tokens, done_B = [], torch.zeros(len(questions), dtype=torch.bool, device=self._device)
-        for _ in range(limit):
+        while True:
             done_B = done_B | torch.isin(next_B, self.stop_ids.to(self._device))
             tokens.append(torch.where(done_B, -1, next_B))
-            if bool(done_B.all()):
+            if len(tokens) >= limit or bool(done_B.all()):
                 break
             at_B = at_B + 1
             one = torch.ones((len(questions), 1), dtype=torch.bool, device=self._device)
-            logits_BQV = self._forward(next_B[:, None], at_B[:, None], visible, one, cache)
+            next_B = self._choose(self._forward(next_B[:, None], at_B[:, None], visible, one, cache))
             visible = torch.cat([visible, one], dim=1)
-            next_B = self._choose(logits_BQV[:, -1])
         decoded = torch.stack(tokens, dim=1).tolist()
         texts = [self.tokenizer.decode([t for t in row if t >= 0], skip_special_tokens=True).strip() for row in decoded]
         return [Answer(text, share, bool(done)) for text, share, done in zip(texts, context.cache_shares, done_B, strict=True)]
 
     def _forward(self, ids_BQ: Tensor, at_BQ: Tensor, visible_BC: Tensor, real_BQ: Tensor, cache: DynamicCache) -> Tensor:
-        """Logits of new tokens that see every visible cached place, and each other causally."""
+        """Run new tokens, which see every visible cached place and each other causally; logits [B, V] after each row's last real one."""
         new = ids_BQ.shape[1]
         causal_QQ = torch.ones(new, new, dtype=torch.bool, device=ids_BQ.device).tril()
         among_BQQ = causal_QQ & real_BQ[:, None, :] | torch.eye(new, dtype=torch.bool, device=ids_BQ.device)
@@ -143,7 +140,8 @@ class Answerer:
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
-        return model.lm_head(hidden).float()
+        # no other place's logits are needed, and a vocabulary of them for every token of a long question is gigabytes
+        return model.lm_head(hidden[torch.arange(len(hidden), device=hidden.device), real_BQ.sum(1) - 1]).float()
 
     def _choose(self, logits_BV: Tensor) -> Tensor:
         return logits_BV.index_fill(1, self.banned_ids.to(logits_BV.device), float("-inf")).argmax(dim=1)

@@ -27,10 +27,8 @@ from pathlib import Path
 
 from pipeline.config import BatchSettings, ModelSettings
 from tests.benchmarks.throughput.cases import CEILING, PADDED, SENTENCE, in_fresh_processes, names
+from tests.benchmarks.throughput.others import CONTENDED
 from tests.benchmarks.throughput.task import SIZES, Task, write_task
-
-CONTENDED = 0.2
-"""Cores kept busy by others from which a figure is marked."""
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -2,19 +2,16 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict
 from pathlib import Path
-
-import psutil
 
 from pipeline import comm
 from pipeline.allocator import keep_freed_memory
 from pipeline.ports import free_port
+from tests.benchmarks.throughput.others import Others
 from tests.benchmarks.throughput.task import Task
 
 PADDED, SENTENCE, CEILING = "padded PyTorch step", "sentence-transformers, cached", "model alone, perfectly packed"
@@ -33,7 +30,7 @@ def names(stages: list[int], ranks: int, bf16: bool) -> list[str]:
 def in_fresh_processes(name: str, task: Task) -> dict[str, float]:
     """One case on as many new ranks as it names; its result, and "others": cores that other processes kept busy meanwhile."""
     ranks = int(name.split()[-2]) if name.endswith("ranks") else 1
-    port, busy, own, start = str(free_port()), _busy(), _own(), time.perf_counter()
+    port, others = str(free_port()), Others()
     common = {"WORLD_SIZE": ranks, "LOCAL_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "HF_HUB_OFFLINE": 1}
     common |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": max(1, task.threads // ranks)}
     command = [sys.executable, "-m", "tests.benchmarks.throughput.cases", name, json.dumps(asdict(task))]
@@ -52,21 +49,7 @@ def in_fresh_processes(name: str, task: Task) -> dict[str, float]:
         said = [log.read_text() for log in logs]
     if any(codes):
         raise RuntimeError(f"{name}: a rank ended with {codes}:\n" + "\n".join(text[-3000:] for text in said))
-    seconds = time.perf_counter() - start
-    result = json.loads(said[0].splitlines()[-1])
-    return result | {"others": (_busy() - busy - (_own() - own)) / seconds}
-
-
-def _busy() -> float:
-    """CPU seconds of this machine that were not idle."""
-    times = psutil.cpu_times()
-    return sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-
-
-def _own() -> float:
-    """CPU seconds of this process and of the children it has waited for."""
-    own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in own)
+    return json.loads(said[0].splitlines()[-1]) | {"others": others.cores()}
 
 
 def run(name: str, task: Task) -> dict[str, float]:

@@ -155,6 +155,15 @@ def test_split_after_chorus(sequences, encoder) -> None:
         assert prefix.images == sequence.images
 
 
+@pytest.mark.parametrize("limit", [1, 3])
+def test_every_forward_gives_a_token_and_only_its_logits(recorder, model, sequences, monkeypatch, limit: int) -> None:
+    """As many passes as tokens, the question's the first of them; the output head sees one state per row."""
+    shapes, head = [], model.backbone.lm_head.forward
+    monkeypatch.setattr(model.backbone.lm_head, "forward", lambda states: shapes.append(states.shape) or head(states))
+    recorder.answer(sequences, "compressed", limit)
+    assert shapes == [(len(sequences), model.backbone.config.get_text_config().hidden_size)] * limit
+
+
 def test_stops_and_says_so(recorder, model, collator, encoder, sequences) -> None:
     """Each row ends at its own stop token, which is not part of the answer; a row without one runs into the limit."""
     _, chosen = recorder.decode(sequences, "native")

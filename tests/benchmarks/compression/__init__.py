@@ -1,0 +1,1 @@
+"""What compression buys when questions are answered; `python -m tests.benchmarks.compression --help`."""
