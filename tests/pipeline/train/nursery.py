@@ -162,10 +162,11 @@ def kill_at_random(nursery: Nursery, training: Training, rng: random.Random) -> 
     job = nursery.start(training.argv("--resume", "auto"))
     rank, after, delay = rng.randrange(2), rng.choice([None, 1, 1, 2, 3]), rng.random()
     if after is None:
-        time.sleep(5 * delay)
+        time.sleep(2 * delay)
     else:
         wait_until(lambda: job.ended(0) or len(training.lines()) >= before + after)
-        time.sleep(delay)
+        lines = training.lines()
+        time.sleep(delay * lines[-1]["metrics"]["speed/step_seconds"] if lines else 0)
     if job.ended(rank):
         return "", job.wait()
     job.signal(rank, signal.SIGKILL)

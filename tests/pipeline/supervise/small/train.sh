@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         if asked:
             status = 4
             break
-    if plan.get("fail_first") and not (out / "checkpoints").exists():
+    if plan.get("fail_first") and "again" not in job.name:
         (out / "checkpoints" / "step-00000001").mkdir(parents=True, exist_ok=True)
         os.kill(os.getpid(), signal.SIGKILL)
     if rank in plan.get("mute", []):
