@@ -1,5 +1,6 @@
 """More than one node: one dies and the job completes; the cluster file is what Ray expects."""
 
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ def two_nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple]:
     """A head with one CPU and a second node with one, each with a raylet of its own, on loopback; RAY_ADDRESS names them."""
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))  # for good, as the job itself does: Ray reads it once a process
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
