@@ -42,6 +42,8 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 _ALWAYS_SECRET = {"password", "passwd", "pwd", "passphrase", "secret", "credential", "authorization", "apikey"}
 _TEXT_SECRET = {"token", "key", "auth", "bearer", "cookie"}
+_FOLDERS = {"PWD", "OLDPWD"}
+"""The shell's own names for its working folders, spelled like a password."""
 _NUMBERS = re.compile(r"[\[(]?[-+\d.,eE ]{0,60}[\])]?|None|True|False")
 _SECRETS_IN_TEXT = (
     # one slash where a URL was taken for a path
@@ -86,7 +88,7 @@ def scrub(text: str) -> str:
     for pattern, replacement in _SECRETS_IN_TEXT:
         text = pattern.sub(replacement, text)
     for name, value in os.environ.items():
-        if len(value) >= 8 and value in text and redact(name, "text") == REDACTED:
+        if name not in _FOLDERS and len(value) >= 8 and value in text and redact(name, "text") == REDACTED:
             text = text.replace(value, REDACTED)
     return text
 

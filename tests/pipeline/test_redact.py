@@ -63,3 +63,12 @@ def test_flatten() -> None:
 def test_long_values_are_cut() -> None:
     assert cut("x" * 6000) == "x" * 6000
     assert cut("x" * 6001) == "x" * 5991 + "... (cut)"
+
+
+@pytest.mark.parametrize("name", ["PWD", "OLDPWD"])
+def test_the_working_folder_is_no_secret(monkeypatch, name):
+    """The shell's variable for it is spelled like a password."""
+    monkeypatch.setenv(name, "/data/projects/crem")
+    assert scrub("/data/projects/crem/work/eval/report.html") == "/data/projects/crem/work/eval/report.html"
+    monkeypatch.setenv("DB_PWD", "/data/projects/crem")
+    assert scrub("/data/projects/crem/work") == "***/work"
