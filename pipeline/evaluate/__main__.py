@@ -20,6 +20,7 @@ from data_prep.sources.mmeb_eval import EvalSet, load_sets
 from pipeline.allocator import keep_freed_memory
 from pipeline.evaluate import attention, inputs, plots, report
 from pipeline.evaluate.base import read_base
+from pipeline.evaluate.command import exit_status
 from pipeline.evaluate.endpoint import KEY_VARIABLE, Endpoint
 from pipeline.evaluate.judge import Judge
 from pipeline.evaluate.mmeb import score_sets
@@ -37,11 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the evaluation; returns the exit status (2: bad input, said so on standard error)."""
     args = _parser().parse_args(argv)
     keep_freed_memory()
-    try:
-        return run(args)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(run, args)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from data_prep.samples import DataError, ImageRef, Side
 from data_prep.shards import atomic_file
 from data_prep.sources.mmeb_eval import EvalSet
 from pipeline.evaluate.chorus_maps import ImageMaps, chorus_attention, entropy, image_maps
+from pipeline.evaluate.command import exit_status
 from pipeline.evaluate.heat_maps import heat_maps
 from pipeline.evaluate.open import Opened, open_checkpoint
 
@@ -100,11 +101,7 @@ def first_queries(sets: Sequence[EvalSet], count: int = SHOWN) -> list[Side]:
 def main(argv: list[str] | None = None) -> int:
     """Draw the maps of pictures named on the command line; returns the exit status (2: bad input, said so on standard error)."""
     args = _parser().parse_args(argv)
-    try:
-        return run(args)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(run, args)
 
 
 def run(args: argparse.Namespace) -> int:

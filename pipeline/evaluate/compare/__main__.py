@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data_prep.samples import DataError
 from data_prep.shards import atomic_file
+from pipeline.evaluate.command import exit_status
 from pipeline.evaluate.compare import tables
 from pipeline.evaluate.compare.comparison import compare
 from pipeline.evaluate.compare.evaluations import Evaluation, read_evaluation
@@ -27,11 +28,7 @@ RUN_ID = re.compile(r"[0-9a-f]{32}")
 def main(argv: list[str] | None = None) -> int:
     """Run the comparison; returns the exit status (2: bad input, said so on standard error)."""
     args = _parser().parse_args(argv)
-    try:
-        return run(args)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(run, args)
 
 
 def run(args: argparse.Namespace) -> int:
