@@ -64,8 +64,8 @@ def check_zero(*zero: Mapping) -> None:
         found += [key for key in ("mics_shard_size", "round_robin_gradients") if settings.get(key, 0) > 0]
         if found:
             raise DataError(
-                f"found zero_optimization.{found[0]}, with nvme, MiCS or round-robin shards; expected shards of one rank each, in its files "
-                "and in order, or they cannot be dealt out anew. Resume with the ranks and the DeepSpeed config of the run that saved"
+                f"found zero_optimization.{found[0]}, with nvme, MiCS or round-robin shards; expected shards of one rank each, in its "
+                "files and in order, or they cannot be dealt out anew. Resume with the ranks and the DeepSpeed config of the run that saved"
             )
 
 
