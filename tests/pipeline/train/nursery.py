@@ -18,7 +18,6 @@ from ranks import ROOT
 
 from pipeline.ports import free_port
 
-
 ALONE_S = 20.0
 """How long a rank may wait for one that was killed before they met."""
 
