@@ -229,6 +229,26 @@ def test_any_layout_follows_any_other(shards, checkpoint, tmp_path) -> None:
                 same_run(straight, run, f"{name}: {asked['load'][1].name} to {world} ranks, {asked['stage']}, {asked['zero']}")
 
 
+@pytest.mark.slow
+def test_bfloat16_goes_on_under_another_layout(shards, checkpoint, tmp_path) -> None:
+    """2 ranks, ZeRO-1 -> 1 rank, ZeRO-2 and 3, and 2 ranks, ZeRO-3 -> 1. Masters move bit for bit; what differs is rounding on the way."""
+    own = config(shards, checkpoint) | {"deepspeed": "ds_configs/zero1_bf16.json"}
+    saved = {stage: tmp_path / f"from {stage}" for stage in (1, 3)}
+    runs = launch([scenario(stage, own, save=(2, folder)) for stage, folder in saved.items()], 2, tmp_path / "two")
+    straight = dict(zip(saved, runs, strict=True))
+    asked = [(2, 1), (3, 1), (1, 3), (3, 3)]
+    wanted = [scenario(stage, own, load=(2, saved[source])) for stage, source in asked]
+    for (stage, source), run in zip(asked, launch(wanted, 1, tmp_path / "one"), strict=True):
+        assert "refused" not in run
+        whole = straight[source]
+        for step, found in enumerate(run["results"]):
+            expected = whole["results"][2 + step]
+            assert found["loss"] == pytest.approx(expected["loss"], rel=0.01), f"ZeRO-{source} to {stage}, step {step} after resume"
+            assert keys(run, step) == keys(whole, 2 + step)
+        before, after = (whole["results"][step]["loss"] for step in (1, 2))
+        assert abs(run["results"][0]["loss"] - after) < 0.1 * abs(after - before)  # far nearer than what an update moves
+
+
 def keys(run: dict, step: int) -> list[int]:
     """The content of a global step, whichever ranks worked on it."""
     return sorted(key for rank in [run["results"], *run["others"]] for key in rank[step]["keys"])
