@@ -137,8 +137,8 @@ def _scores(queries_QD: np.ndarray, block_nD: np.ndarray, start: int) -> np.ndar
 def _check(queries_QD: np.ndarray, vectors_ND: np.ndarray, k: int, truth_Q: np.ndarray | None, block: int) -> None:
     if queries_QD.ndim != 2 or vectors_ND.ndim != 2 or queries_QD.shape[1] != vectors_ND.shape[1] or not len(vectors_ND):
         raise DataError(
-            f"search: found queries {queries_QD.shape} and candidates {vectors_ND.shape}; expected [Q, D] and [N, D] with one D and N >= 1. "
-            "Embed both with the same checkpoint"
+            f"search: found queries {queries_QD.shape} and candidates {vectors_ND.shape}; expected [Q, D] and [N, D] with one D and "
+            "N >= 1. Embed both with the same checkpoint"
         )
     if k < 1 or block < 1:
         raise DataError(f"search: found k = {k}, block = {block}; expected 1 at least")
