@@ -9,6 +9,9 @@
     query = model.embed(texts=["a red circle above a blue square"])
     best = int((pages @ query.T).argmax())
 
+    # the ten best of a million stored vectors, block by block (float32 or float16, mapped from the file)
+    found = search(query.numpy(), np.load("library.npy", mmap_mode="r"), k=10)      # pipeline.evaluate.search: found.numbers, found.scores
+
     # answers, from everything or from the chorus alone
     questions = ["What is in the picture?", "How many shapes are there?"]
     native = model.answer(["photo.png", ["scan.png", "photo.png"]], questions)

@@ -4,9 +4,8 @@
 
 Unit vectors in a file in a temporary folder (a million of width 1,536 in float16: 3 GB). Each case in a fresh process: peak resident memory
 (VmHWM: its own and the mapped pages of the file that are in use) less what numpy and the project take before anything is read. The plain
-product, of which the smallest size only is run, holds all vectors in float32 and all scores. Queries are candidates with noise, so each has a
-true one; where both are run, the k best and the ranks must be the same. The first case of a size may read from the disk: the file is
-read once before.
+product, run for the smallest size only, holds all vectors in float32 and all scores. Queries are candidates with noise, so each has a true
+one; where both are run, the k best and the ranks must be the same. The file is read once before the clock starts.
 """
 
 import argparse

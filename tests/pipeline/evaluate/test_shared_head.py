@@ -1,5 +1,7 @@
 """What all sequences begin with is run once, and nobody notices, in every family."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,6 @@ def test_batches_hold_everything_once_longest_first() -> None:
         sums = [sum(lengths[i] for row in batch for i in row) for batch in batches]
         assert max(sums) <= max(budget, max(lengths))
         ranges = [(min(lengths[i] for row in batch for i in row), max(lengths[i] for row in batch for i in row)) for batch in batches]
-        assert all(before[0] >= after[1] for before, after in zip(ranges, ranges[1:], strict=False))
+        assert all(before[0] >= after[1] for before, after in pairwise(ranges))
         for batch, (_, longest) in zip(batches, ranges, strict=True):
             assert max(sum(lengths[i] for i in row) for row in batch) <= max(128, longest)
