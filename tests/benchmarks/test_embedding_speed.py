@@ -1,5 +1,6 @@
 """The benchmark of embeddings compares like with like: every way gives every side the same vector."""
 
+import io
 import json
 
 import numpy as np
@@ -20,7 +21,9 @@ from tests.benchmarks.embedding_speed.ways import EVERY, GIVEN, LIBRARY, LIBRARY
 
 def picture(seed: int, width: int = 56, height: int = 56) -> ImageRef:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return ImageRef(f"noise-{seed}", picture=Image.fromarray(noise))
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "PNG")
+    return ImageRef(f"noise-{seed}", data=file.getvalue())
 
 
 @pytest.fixture(scope="module")
