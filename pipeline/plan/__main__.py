@@ -10,6 +10,7 @@ from pipeline.config import RunConfig
 from pipeline.plan.report import Machine, Plan, problems, text
 from pipeline.plan.sizes import Model, open_model
 from pipeline.plan.work import Assumed, Work, assume, from_shards
+from pipeline.train.averaging import check_ema
 from pipeline.train.cli import parse
 from pipeline.train.ds_config import read_sharding
 
@@ -21,6 +22,7 @@ def main(argv: list[str]) -> int:
     machine = Machine(own.nodes, own.gpus, own.gpu_memory, own.flops, own.utilisation)
     try:
         sharding = read_sharding(config.deepspeed)
+        check_ema(config.ema, sharding.model_dump(mode="json")["zero_optimization"])
         model = open_model(config.model, config.loss.learn_temperature)
         assumed = Assumed(own.image_tokens, own.images_per_pair, own.text_tokens, own.conversation_tokens, own.answer_tokens, own.rows)
         plan = Plan(config, model, _work(config, model, assumed), sharding, machine)
