@@ -170,13 +170,12 @@ class Engine:
     def averaged(self) -> Iterator[None]:
         """A context in which the weights are their moving averages; then they are, bit for bit, what they were (collective).
 
-        Weights that never had an update stay what they are.
+        Weights that never had an update stay what they are. An error inside leaves the averages in place: a rank that raised alone must
+        not begin a collective.
         """
         self._exchange()
-        try:
-            yield
-        finally:
-            self._exchange()
+        yield
+        self._exchange()
 
     def _exchange(self) -> None:
         averaging.exchange(self._adamw)

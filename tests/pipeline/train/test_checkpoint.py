@@ -26,10 +26,12 @@ def write(root, content: dict, **layout):
         ({}, {"model": {"train": "lora"}}, "model.train: full then, lora now"),
         ({}, {"model": {"freeze_vision": True}}, "model.freeze_vision: False then, True now"),
         ({"model": {"train": "lora"}}, DROPOUT, "model.lora.dropout: 0.0 then, 0.1 now"),
+        ({}, {"ema": {"decay": 0.9}}, "ema: None then, {'decay': 0.9, "),
+        ({"ema": {"decay": 0.9}}, {"ema": {"decay": 0.99}}, "ema.decay: 0.9 then, 0.99 now"),
         (DROPOUT, DROPOUT | {"batch": {"chunk_tokens": 4096}}, "batch.chunk_tokens: 8192 then, 4096 now"),
         (DROPOUT, DROPOUT | {"batch": {"row_tokens": 1024}}, "batch.row_tokens: 2048 then, 1024 now"),
     ],
-    ids=["train", "freeze_vision", "dropout", "chunks with dropout", "rows with dropout"],
+    ids=["train", "freeze_vision", "dropout", "an average", "another average", "chunks with dropout", "rows with dropout"],
 )
 def test_other_content_is_refused_and_named(tmp_path, then: dict, now: dict, named: str) -> None:
     folder = write(tmp_path, RunConfig.model_validate(then).content())
