@@ -225,9 +225,12 @@ def _resume_point(command: Command, belongs: checkpoint.Belongs) -> tuple[Path, 
         DataError: --resume without a checkpoint, or a fresh run into a folder that has one.
     """
     root = command.config.out / "checkpoints"
-    folder = None
+    folder, read = None, None
     if comm.rank() == 0:  # alone: on a network file system another rank may see other folders
-        folder = checkpoint.newest_whole(root, partial(print, flush=True)) if command.fall_back else commit.newest(root)
+        if command.fall_back:
+            folder, read = checkpoint.newest_whole(root, partial(print, flush=True)) or (None, None)
+        else:
+            folder = commit.newest(root)
     folder = comm.broadcast_object(folder)
     if command.fall_back and folder is None:
         if comm.rank() == 0:
@@ -239,7 +242,7 @@ def _resume_point(command: Command, belongs: checkpoint.Belongs) -> tuple[Path, 
         raise DataError(f"{root}: found {folder.name} of an earlier run; continue it with --resume, or name another --out")
     if folder is None:
         return None
-    return folder, checkpoint.check(folder, command.config, belongs)
+    return folder, checkpoint.check(folder, command.config, belongs, read)
 
 
 if __name__ == "__main__":

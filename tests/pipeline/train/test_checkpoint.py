@@ -4,7 +4,7 @@ import pytest
 
 from data_prep.samples import DataError
 from pipeline.config import RunConfig
-from pipeline.train.checkpoint import Belongs, CheckpointManifest, check
+from pipeline.train.checkpoint import Belongs, CheckpointManifest, check, newest_whole
 from pipeline.train.commit import commit
 
 BELONGS = Belongs(zero_stage=3, precision="fp32", data_digest="d")
@@ -37,6 +37,16 @@ def test_other_content_is_refused_and_named(tmp_path, then: dict, now: dict, nam
     folder = write(tmp_path, RunConfig.model_validate(then).content())
     with pytest.raises(DataError, match=named):
         check(folder, RunConfig.model_validate(now), BELONGS)
+
+
+def test_a_manifest_that_was_just_read_is_not_read_again(tmp_path, monkeypatch) -> None:
+    """And it is looked at like any other."""
+    folder = write(tmp_path, RunConfig().content())
+    found = newest_whole(tmp_path, print)
+    monkeypatch.setattr("pipeline.train.commit.read", lambda folder: pytest.fail("digested twice"))
+    assert found[0] == folder and check(folder, RunConfig(), BELONGS, found[1]).step == 2
+    with pytest.raises(DataError, match="trained on other shards"):
+        check(folder, RunConfig(), BELONGS._replace(data_digest="e"), found[1])
 
 
 @pytest.mark.parametrize("model", [{}, {"train": "lora"}], ids=["full", "lora"])
