@@ -109,7 +109,6 @@ OTHERS = {
     "bf16, zero2": {"stage": 2, "more": {"deepspeed": "ds_configs/zero2_bf16.json"}},
     "bf16, zero3": {"stage": 3, "more": {"deepspeed": "ds_configs/zero3_bf16.json"}},
     "bf16, offloaded": {"stage": 3, "more": {"deepspeed": "ds_configs/zero3_bf16_cpu_offload.json"}},
-    "bf16, nodes": {"stage": 3, "more": {"deepspeed": "ds_configs/zero3_bf16_multinode.json"}, "zero": {"zero_hpz_partition_size": 2}},
 }
 
 
