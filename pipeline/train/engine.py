@@ -7,6 +7,7 @@ import copy
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +25,7 @@ from pipeline.config import RunConfig
 from pipeline.model.crem import load_backbone
 from pipeline.model.kernels import apply_kernels
 from pipeline.model.trainable import make_trainable, plain_weights
-from pipeline.train import frozen, reshard
+from pipeline.train import averaging, frozen, reshard
 from pipeline.train.checkpoint import UnwrittenError
 from pipeline.train.ds_config import load_deepspeed_config as load_deepspeed_config  # here too, for whoever builds an engine
 from pipeline.train.groups import parameter_groups, rate_shares, set_rates
@@ -69,6 +70,8 @@ class Engine:
             betas=(config.optim.beta1, config.optim.beta2),
             fused=True,  # one pass over memory, on an offloaded optimizer's host too; no operator of DeepSpeed's own, no compiler
         )
+        averaging.follow(optimizer, config.ema)
+        self._adamw = optimizer
         self.engine, *_ = deepspeed.initialize(model=self.model, optimizer=optimizer, config=ds_config)
         self._files = self.engine.checkpoint_engine = Files()
         # scripts for use without this program: code that nothing here runs, written by rank 0 alone between two collectives
@@ -138,25 +141,46 @@ class Engine:
 
     def _load_resharded(self, folder: Path, saved: dict) -> None:
         """Fill this engine's own shards from those of another layout; DeepSpeed's loader takes them in and derives the weights."""
-        optimizer, problem, state = self.engine.optimizer, None, {}
+        problem, state = None, {}
         reshard.check_zero(saved.get(LAYOUT, {}).get("zero_optimization", {}), self._zero)
-        fresh = optimizer.state_dict()
-        stage3, slices = reshard.is_zero3(fresh), self._slices(fresh)
+        fresh = self.engine.optimizer.state_dict()
+        slices = self._slices(fresh)
         try:
             state = reshard.read(folder, saved["param_shapes"], fresh, slices, self._trained(), comm.rank())
         except DataError as error:
             problem = str(error)
         if problem := comm.agree(problem):
             raise DataError(f"{folder}: {problem}")
+        self._take_in(state)
+        for name in ("global_steps", "global_samples", "skipped_steps"):
+            setattr(self.engine, name, saved[name])
+
+    def _take_in(self, state: dict, moments: bool = True) -> None:
+        """Load this rank's optimizer state, and derive the weights of the forward pass from its masters (collective; ZeRO-1 to 3)."""
+        optimizer, stage3 = self.engine.optimizer, reshard.is_zero3(state)
         if stage3:  # small parameters stay whole beside their shards; they are cut before loading, and gathered anew after it
             optimizer.checkpoint_event_prologue()
-        optimizer.load_state_dict([state] * comm.world_size(), load_from_fp32_weights=True)
+        optimizer.load_state_dict([state] * comm.world_size(), load_optimizer_states=moments, load_from_fp32_weights=True)
         if stage3:
             optimizer.checkpoint_event_epilogue()
         else:
             optimizer.update_lp_params()
-        for name in ("global_steps", "global_samples", "skipped_steps"):
-            setattr(self.engine, name, saved[name])
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """A context in which the weights are their moving averages; then they are, bit for bit, what they were (collective).
+
+        Weights that never had an update stay what they are. An error inside leaves the averages in place: a rank that raised alone must
+        not begin a collective.
+        """
+        self._exchange()
+        yield
+        self._exchange()
+
+    def _exchange(self) -> None:
+        averaging.exchange(self._adamw)
+        if self._zero["stage"]:
+            self._take_in(self.engine.optimizer.state_dict(), moments=False)
 
     def _slices(self, fresh: dict) -> list[reshard.Slices]:
         """By rank, what this engine's optimizer shards hold (collective)."""

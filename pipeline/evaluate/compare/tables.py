@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 
 from pipeline.evaluate.compare.comparison import Comparison, Estimate, Line
+from pipeline.evaluate.percent import percent
 from pipeline.evaluate.report import Table, footnotes, piped, plain
 
 HEAD = ("questions", "of", "score", "95 % interval", "change", "95 % interval", "p", "corrected", "by", "verdict")
@@ -16,7 +17,7 @@ def table(comparison: Comparison) -> Table:
         for number, (label, estimate) in enumerate(zip(comparison.labels, line.estimates, strict=True)):
             tested = tested_cells(line, number)
             name = (title(line), str(line.questions)) if number == 0 else ("", "")
-            rows.append((*name, label, _percent(estimate.value), _range(estimate), *tested))
+            rows.append((*name, label, percent(estimate.value), _range(estimate), *tested))
     return Table(f"Comparison with {comparison.labels[0]}, in percent", ("set", *HEAD), rows, notes(comparison))
 
 
@@ -82,16 +83,12 @@ def as_json(comparison: Comparison) -> str:
     return json.dumps({"unit": "fraction", "level": 0.95} | payload, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
 def _signed(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
 def _range(estimate: Estimate, signed: bool = False) -> str:
-    number = _signed if signed else _percent
+    number = _signed if signed else percent
     return f"{number(estimate.low)} to {number(estimate.high)}"
 
 

@@ -61,7 +61,7 @@ def laid_out(stage: int, ranks: int, shapes: list[dict[str, tuple]], values: dic
     places = reshard.spans(slices)
     for rank, state in enumerate(states):
         for flat, size in enumerate(sizes):
-            tensors = {key: torch.full((size,), float("nan")) for key in ("weight", *reshard.MOMENTS)}
+            tensors = {key: torch.full((size,), float("nan")) for key in ("weight", *reshard.STATES)}
             for name, span in places[rank].items():
                 if values and span.flat == flat:
                     for key, tensor in tensors.items():
@@ -79,11 +79,11 @@ def laid_out(stage: int, ranks: int, shapes: list[dict[str, tuple]], values: dic
 
 @pytest.mark.parametrize("seed", range(40))
 def test_every_element_finds_its_place(seed: int) -> None:
-    """From any layout into any other: uneven sizes, several flat tensors, more ranks than elements. And back again."""
+    """From any layout into any other: uneven sizes, several flat tensors, more ranks than elements; averages as moments. And back again."""
     draw = random.Random(seed)
     shapes = [{f"{g}.{i}": (draw.randint(1, 9), draw.randint(1, 3)) for i in range(draw.randint(1, 4))} for g in range(draw.randint(1, 3))]
     numels = {name: torch.Size(shape).numel() for group in shapes for name, shape in group.items()}
-    values = {name: {key: torch.rand(numel) for key in ("weight", *reshard.MOMENTS)} for name, numel in numels.items()}
+    values = {name: {key: torch.rand(numel) for key in ("weight", *reshard.STATES)} for name, numel in numels.items()}
     layouts = [(draw.choice([1, 2, 3]), draw.randint(1, 5)) for _ in range(2)]
     (then, before), (now, slices) = laid_out(*layouts[0], shapes, values), laid_out(*layouts[1], shapes, None)
     held, own = reshard.spans(before), reshard.spans(slices)
@@ -96,14 +96,14 @@ def test_every_element_finds_its_place(seed: int) -> None:
             seen[name] += numel
             moments = state[optimizer]["state"][flat]
             assert moments["step"] == 7
-            for key, tensor in {"weight": state[weights][flat], **{key: moments[key] for key in reshard.MOMENTS}}.items():
+            for key, tensor in {"weight": state[weights][flat], **{key: moments[key] for key in reshard.STATES}}.items():
                 assert tensor[place : place + numel].equal(values[name][key][start : start + numel])
     assert seen == numels
 
 
 def test_a_run_that_made_no_step_has_no_moments() -> None:
     shapes = [{"a": (3,)}]
-    then, before = laid_out(3, 1, shapes, {"a": {key: torch.ones(3) for key in ("weight", *reshard.MOMENTS)}})
+    then, before = laid_out(3, 1, shapes, {"a": {key: torch.ones(3) for key in ("weight", *reshard.STATES)}})
     then[0]["optimizer_state_dict"]["state"] = {}
     now, slices = laid_out(2, 1, shapes, None)
     new = reshard.refilled(now[0], reshard.spans(slices)[0], then, reshard.spans(before), {"a": 3})
@@ -114,7 +114,7 @@ def test_a_run_that_made_no_step_has_no_moments() -> None:
     ("numels", "named"), [({"a": 3, "b": 1}, r"\(b, 1 in all\)"), ({"a": 4}, r"\(a, 1 in all\)"), ({}, r"\(a, 1 in all\)")]
 )
 def test_other_parameters_are_refused(numels: dict, named: str) -> None:
-    then, before = laid_out(3, 2, [{"a": (3,)}], {"a": {key: torch.ones(3) for key in ("weight", *reshard.MOMENTS)}})
+    then, before = laid_out(3, 2, [{"a": (3,)}], {"a": {key: torch.ones(3) for key in ("weight", *reshard.STATES)}})
     now, slices = laid_out(3, 1, [{"a": (3,)}], None)
     with pytest.raises(DataError, match=f"checkpoint of other parameters than those that train now {named}"):
         reshard.refilled(now[0], reshard.spans(slices)[0], then, reshard.spans(before), numels)
