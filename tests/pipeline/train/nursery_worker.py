@@ -1,7 +1,7 @@
 """The process that `nursery.Nursery` forks ranks from; it has imported what a rank needs. Reads and writes JSON, one line a message.
 
-    {"argv", "env", "log", "limit", "fault"}  ->  {"pid"}        fork a rank, its output to a file
-    {"wait", "seconds"}                       ->  {"status"}     its exit status (negative: a signal), null if it still runs
+    {"argv", "env", "log", "limit", "fault", "script"}  ->  {"pid"}        fork a rank, its output to a file
+    {"wait", "seconds"}                                 ->  {"status"}     its exit status (negative: a signal), null if it still runs
 """
 
 import os
@@ -12,6 +12,7 @@ os.dup2(2, 1)  # libraries print where they like
 import ctypes
 import json
 import resource
+import runpy
 import signal
 import sys
 import time
@@ -72,7 +73,11 @@ def rank(request: dict) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], request["limit"]))
     if request["fault"]:
         faults.install(**request["fault"])
-    return main(request["argv"])
+    if not request["script"]:
+        return main(request["argv"])
+    sys.argv = [request["script"], *request["argv"]]
+    runpy.run_path(request["script"], run_name="__main__")
+    return 0
 
 
 def wait(pid: int, seconds: float) -> int | None:
