@@ -10,6 +10,7 @@ ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # libraries print where they like
 
 import ctypes
+import gc
 import json
 import resource
 import runpy
@@ -34,6 +35,8 @@ def serve(checkpoint: Path) -> None:
     torch.set_num_threads(1)
     load_backbone(checkpoint, torch.float32)  # and with it the imports that transformers puts off
     Encoder(checkpoint)
+    gc.collect()
+    gc.freeze()  # DeepSpeed collects garbage for every engine: ranks need not look through what they were born with
     answer({"ready": True})
     for line in sys.stdin:
         request = json.loads(line)
