@@ -151,6 +151,7 @@ def run(scenario: dict) -> dict:
             comm.barrier()
     out = {"results": results, "weights": _weights(engine), "optimized": optimized(engine)}
     out["log_scale"] = engine.log_scale() if config.loss.learn_temperature else None
+    out["compiler"] = "torch._inductor.compile_fx" in sys.modules
     if "export" in scenario:
         engine.model.eval()
         with torch.no_grad():
