@@ -1,4 +1,4 @@
-"""Ranks that are up in a second or two, so that starting and killing many is affordable: forked from a process that has imported everything.
+"""Ranks that are up in a second or two, so that starting and killing many is affordable: forked from a process with all imports done.
 
 They are ranks like any other: processes of their own, gloo, the trainer's `main` or a test's script, real signals.
 """
