@@ -1,4 +1,4 @@
-"""Small checkpoints for all tests, written once per session by the project's own commands, never changed by a test. And the tests' order."""
+"""Small checkpoints for all tests: written once per session by the project's own commands, never changed by a test. The tests' order."""
 
 import os
 
