@@ -60,11 +60,12 @@ def check_zero(*zero: Mapping) -> None:
     """
     for settings in zero:
         found = [key for key in ("offload_optimizer", "offload_param") if (settings.get(key) or {}).get("device") == "nvme"]
-        found += [key for key in ("mics_shard_size",) if settings.get(key, 0) > 0]
+        # of shards in round-robin order DeepSpeed 0.19.8 writes down the places that they would have without (`_create_param_mapping`)
+        found += [key for key in ("mics_shard_size", "round_robin_gradients") if settings.get(key, 0) > 0]
         if found:
             raise DataError(
-                f"found zero_optimization.{found[0]}, with nvme or MiCS shards; expected shards of one rank each, in its files, or they "
-                "cannot be dealt out anew. Resume with the ranks and the DeepSpeed config of the run that saved"
+                f"found zero_optimization.{found[0]}, with nvme, MiCS or round-robin shards; expected shards of one rank each, in its "
+                "files and in order, or they cannot be dealt out anew. Resume with the ranks and the DeepSpeed config of the run that saved"
             )
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from pipeline.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
+ALONE_S = 20.0
+"""How long a rank may wait for one that was killed before they met."""
 
 
 @dataclass
@@ -98,6 +100,13 @@ class Job:
     def ended(self, rank: int) -> bool:
         """Whether a rank has ended by itself; it is not waited for."""
         return _state(self.pids[rank]) == "Z"
+
+    def ends_within(self, rank: int, seconds: float) -> bool:
+        """Whether a rank ends by itself in that time."""
+        limit = time.monotonic() + seconds
+        while not self.ended(rank) and time.monotonic() < limit:
+            time.sleep(0.05)
+        return self.ended(rank)
 
     def text(self) -> str:
         """What all ranks printed."""
@@ -213,6 +222,8 @@ def kill_at_random(nursery: Nursery, training: Training, rng: random.Random) -> 
         return "", job.wait()
     job.signal(rank, signal.SIGKILL)
     where = "while it was set up" if len(training.lines()) == before else f"after step {len(training.lines())}"
+    if after is None and not job.ends_within(1 - rank, ALONE_S):
+        job.signal(1 - rank, signal.SIGKILL)  # it waits to meet the other; a launcher, which there is none here, would end it
     return f"rank {rank} {where}", job.wait()
 
 
