@@ -14,6 +14,7 @@ from pathlib import Path
 
 import deepspeed
 import torch
+from deepspeed.runtime import compiler
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
@@ -40,6 +41,9 @@ def init_distributed(timeout_minutes: float) -> torch.device:
     if accelerator.device_name() == "cpu":
         # on CPUs DeepSpeed compiles a shared-memory collective at first use, which only its inference engine calls
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # every ZeRO optimizer imports Muon to see that it is not Muon, and that import hands two functions to torch.compile, which costs each
+    # rank seconds of imports; nothing here is trained with Muon
+    compiler.compile = lambda: compiler.dummy_decorator
     deepspeed.init_distributed(timeout=timedelta(minutes=timeout_minutes), verbose=False)
     if accelerator.device_name() == "cpu":
         return torch.device("cpu")

@@ -6,7 +6,8 @@ NVMe offloading is missing here: DeepSpeed's I/O operator needs libaio. Its file
 from pathlib import Path
 
 import pytest
-from ranks import ROOT, run_ranks
+from nursery import ROOT
+from ranks import run_ranks
 
 from pipeline.plan.memory import states
 from pipeline.train.ds_config import read_sharding

@@ -160,6 +160,7 @@ def run(scenario: dict) -> dict:
     if config.ema.decay is not None:
         out["averaged"] = _averages(engine)
     out["log_scale"] = engine.log_scale() if config.loss.learn_temperature else None
+    out["compiler"] = "torch._inductor.compile_fx" in sys.modules
     if "export" in scenario:
         engine.model.eval()
         with torch.no_grad():
