@@ -45,8 +45,8 @@ class Found:
 def search(queries_QD: np.ndarray, vectors_ND: np.ndarray, k: int, truth_Q: np.ndarray | None = None, block: int = BLOCK) -> Found:
     """Inner products of all queries with all candidates.
 
-    Memory: a block as stored and in float32, and min(Q, 256) x block scores a few times over. Of an array that numpy mapped read-only from a file no more
-    than a block stays resident.
+    Memory: a block as stored and in float32, and min(Q, 256) x block scores a few times over. Of an array that numpy mapped read-only from
+    a file no more than a block stays resident.
 
     Args:
         queries_QD: floats.
