@@ -38,6 +38,13 @@ def main(argv: list[str] | None = None) -> int:
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except PermissionError as error:
+        print(
+            f"error: {error.filename}: found no permission to use it ({error.strerror}); expected data that can be read and an output "
+            "folder that can be written to. Change its owner or mode, or name another",
+            file=sys.stderr,
+        )
+        return 2
     except ValidationError as error:
         for wrong in error.errors():
             option = str(wrong["loc"][-1]).replace("_", "-")
