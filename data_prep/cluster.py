@@ -77,6 +77,7 @@ def as_finished(function: Callable[..., Result], items: list[Item], arguments: t
 
     Raises:
         DataError: the one that `function` raised, without the worker's stack: a message for people; or an item's workers all died.
+        PermissionError: in the same way.
     """
     task = ray.remote(num_cpus=1, max_retries=RETRIES)(function)
     arguments = tuple(ray.put(argument) for argument in arguments)
@@ -92,7 +93,7 @@ def as_finished(function: Callable[..., Result], items: list[Item], arguments: t
             item = running.pop(done)
             yield item, ray.get(done)
     except RayTaskError as error:
-        if isinstance(error.cause, DataError):
+        if isinstance(error.cause, (DataError, PermissionError)):
             raise error.cause from None
         raise
     except RayError as error:  # the worker ended without a word: killed, out of memory, crashed; or its node did

@@ -17,6 +17,11 @@ def exit_status(work: Callable[..., int], *args: object) -> int:
         return work(*args)
     except DataError as error:
         faults = [str(error)]
+    except PermissionError as error:
+        faults = [
+            f"{error.filename}: found no permission to use it ({error.strerror}); expected data that can be read and an output folder that "
+            "can be written to. Change its owner or mode, or name another"
+        ]
     except ValidationError as error:
         faults = [_in_words(fault) for fault in error.errors()]
     for fault in faults:

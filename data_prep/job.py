@@ -5,7 +5,6 @@ when; so the result is the same bytes for any number of workers, a killed worker
 every shard that is already whole. Only the driver writes the manifest, last.
 """
 
-import json
 import os
 import sys
 import time
@@ -20,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
 from data_prep import sources
+from data_prep.claim import claim, data_facts
 from data_prep.cluster import as_finished, cluster
 from data_prep.decontaminate import EvaluationIndex, with_pictures
 from data_prep.disk import disk_errors
@@ -38,7 +38,6 @@ from data_prep.shards import (
     write_shard,
 )
 
-SETTINGS = "settings.json"
 REJECTED = "rejected.json"
 DROPPED = "decontaminated.json"
 
@@ -114,7 +113,7 @@ def _prepare(settings: PrepareSettings, parts: list[sources.Part], index: Evalua
     slices = plan(parts, settings.rows_per_shard)
     make_folder(settings.out)
     with disk_errors(settings.out), hold(settings.out, settings.out / ".lock", "prepare"), without_leftovers(settings.out):
-        _claim(settings.out, fingerprint)
+        claim(settings.out, fingerprint)
         (settings.out / REJECTED).unlink(missing_ok=True)
         records = {s.name: record for s in slices if (record := finished_shard(settings.out, s.name))}
         if records:
@@ -231,26 +230,6 @@ def _absolute(settings: PrepareSettings) -> PrepareSettings:
 def _fingerprint(settings: PrepareSettings, parts: list[sources.Part], index: EvaluationIndex | None) -> dict:
     """The encoder's fingerprint and what was read; `settings.json` and the manifest hold it, the trainer compares it."""
     encoder = Encoder(settings.checkpoint, settings.encode).fingerprint()
-    data: dict[str, dict] = {}
-    for part in parts:
-        own = data.setdefault(part.source, {"rows": 0, "bytes": 0, "split": part.split})
-        own["rows"] += part.rows
-        own["bytes"] += part.path.stat().st_size
-    made = {"encoder": encoder, "encoder_digest": fingerprint_digest(encoder), "data": data, "rows_per_shard": settings.rows_per_shard}
-    return made | ({} if index is None else {"against": index.digest()})
-
-
-def _claim(out: Path, fingerprint: dict) -> None:
-    """Bind the folder to these settings, so that shards of two kinds never meet in one folder."""
-    path = out / SETTINGS
-    if path.is_file():
-        if json.loads(path.read_text()) != fingerprint:
-            raise DataError(
-                f"{out}: found shards made from other data, another tokenizer or other settings (see {path}); "
-                "expected the same. Name another --out, or remove this folder."
-            )
-        return
-    stray = next(iter(out.glob("*.arrow")), None)
-    if stray:
-        raise DataError(f"{out}: found {stray.name} but no {SETTINGS}; expected an empty folder or one of this job. Name another --out.")
-    write_json(path, fingerprint)
+    own = {"encoder": encoder, "encoder_digest": fingerprint_digest(encoder)}
+    read = {"data": data_facts(parts), "rows_per_shard": settings.rows_per_shard}
+    return own | read | ({} if index is None else {"against": index.digest()})

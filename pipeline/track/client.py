@@ -76,8 +76,17 @@ def drop_doubles(client: Any, run_id: str, record: Record) -> None:
     experiment = client.get_run(run_id).info.experiment_id
     for run in client.search_runs([experiment], filter_string=_marked(record)):
         if run.info.run_id != run_id and not run.data.metrics:
-            client.delete_run(run.info.run_id)
-            log.warning("MLflow had a second, empty run of this record (%s): deleted", run.info.run_id)
+            try:
+                client.delete_run(run.info.run_id)
+                log.warning("MLflow had a second, empty run of this record (%s): deleted", run.info.run_id)
+            except Exception as error:  # whoever may write to an experiment may not always delete from it
+                if not refused(error):
+                    raise
+                log.warning(
+                    "MLflow has a second, empty run of this record (%s) and would not delete it (%s): ask whoever may",
+                    run.info.run_id,
+                    brief(error),
+                )
 
 
 def _marked(record: Record) -> str:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from data_prep import cluster as module
-from data_prep.cluster import cluster, ray  # not Ray itself: what it reads at import is set there
+from data_prep.cluster import as_finished, cluster, ray  # not Ray itself: what it reads at import is set there
 from data_prep.samples import DataError
 from tests.data_prep.processes import descendants, workers
 
@@ -68,6 +68,16 @@ def test_waiting_for_a_worker_is_said_and_ends(
         with cluster(2) as workers:
             assert workers == 2
         ray.get(blocks)
+
+
+def test_a_missing_permission_is_told_without_the_workers_stack(ray_of_two: None) -> None:
+    def refuse(item: int) -> None:
+        raise PermissionError(13, "Permission denied", f"/data/{item}")
+
+    with pytest.raises(PermissionError) as caught:
+        list(as_finished(refuse, [7], (), 1))
+    assert type(caught.value) is PermissionError
+    assert (caught.value.filename, caught.value.strerror) == ("/data/7", "Permission denied")
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from shutil import copytree
 from tempfile import TemporaryDirectory
 
 import pyarrow as pa
@@ -76,6 +78,32 @@ def test_a_damaged_shard_is_not_shown(prepared: Path, tmp_path: Path, capsys: py
         (tmp_path / path.name).write_bytes(path.read_bytes())
     assert main(["inspect", str(tmp_path), "--row", "0"]) == 2
     assert "0000-mmeb_train.Colours-000000.arrow: missing or damaged; prepare the data again" in capsys.readouterr().err
+
+
+@contextmanager
+def rights_of_nobody() -> Iterator[None]:
+    """Root may read everything, so it has to be somebody else meanwhile."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.parametrize("closed", [".", "manifest.json"])
+def test_what_may_not_be_read_is_said(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture, closed: str) -> None:
+    folder = tmp_path / "shards"
+    copytree(prepared, folder)
+    (folder / closed).chmod(0)
+    with rights_of_nobody():
+        said = refused(capsys, "inspect", folder)
+    (folder / closed).chmod(0o755)
+    assert said == (
+        f"error: {folder / 'manifest.json'}: found no permission to use it (Permission denied); expected data that can be read and an "
+        "output folder that can be written to. Change its owner or mode, or name another\n"
+    )
 
 
 def refused(capsys: pytest.CaptureFixture, *arguments: object) -> str:

@@ -1,8 +1,10 @@
 """`python -m pipeline.track sync`: what MLflow missed arrives, once, however often it is called."""
 
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -69,6 +71,24 @@ def test_a_double_that_a_slow_server_made_goes_unless_it_holds_metrics(
     assert main(["sync", str(tmp_path)]) == 0
     stages = [client.get_run(run_id).info.lifecycle_stage for run_id in (tracker.run_id, used, other, empty)]
     assert stages == ["active", "active", "active", "deleted"]
+
+
+def test_a_double_that_may_not_be_deleted_stays_and_is_said(
+    start: Start, store: TrackSettings, client: mlflow.MlflowClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As for somebody who may write to an experiment, but not delete from it."""
+    tracker = _everything(start, tmp_path, store)
+    own = client.get_run(tracker.run_id)
+    double = client.create_run(own.info.experiment_id, tags={MARK: own.data.tags[MARK]}).info.run_id
+    with closing(sqlite3.connect(store.uri.removeprefix("sqlite:///"))) as tables:
+        tables.execute("CREATE TRIGGER keep BEFORE UPDATE OF lifecycle_stage ON runs BEGIN SELECT RAISE(ABORT, 'may not be deleted'); END")
+        try:
+            assert main(["sync", str(tmp_path)]) == 0
+        finally:
+            tables.execute("DROP TRIGGER keep")
+    assert f"MLflow has a second, empty run of this record ({double}) and would not delete it" in caplog.text
+    assert client.get_run(double).info.lifecycle_stage == "active"
+    client.delete_run(double)
 
 
 def test_a_file_that_is_gone_is_said(start: Start, tmp_path: Path, capsys) -> None:
