@@ -105,19 +105,21 @@ def as_finished(function: Callable[..., Result], items: list[Item], arguments: t
             ray.cancel(reference, force=True)
 
 
-def actors_as_finished(make: type, items: list[Item], arguments: tuple, workers: int) -> Iterator[tuple[Item, Result]]:
+def actors_as_finished(
+    make: type, items: list[Item], arguments: tuple, workers: int, most: int | None = None
+) -> Iterator[tuple[Item, Result]]:
     """(item, make(*arguments).work(item)) in the order in which they are done: for work that needs something costly opened first.
 
-    One actor on every GPU where the cluster has any, else `workers` of them on a CPU each; each has one item at a time. An actor that
-    dies is replaced and its item done again, up to five times.
+    One actor on every GPU where the cluster has any, but not more than `most`; else `workers` of them on a CPU each. Each has one item at
+    a time. An actor that dies is replaced and its item done again, up to five times.
 
     Raises:
-        DataError: the one that `work` raised, without the worker's stack: a message for people.
+        DataError: the one that `work` raised, without the worker's stack: a message for people; or an item's actors all died.
     """
     gpus = int(ray.cluster_resources().get("GPU", 0))
     place = {"num_gpus": 1} if gpus else {"num_cpus": 1}
-    remote = ray.remote(max_restarts=5, max_task_retries=5, **place)(make)
-    actors = [remote.remote(*arguments) for _ in range(min(gpus or workers, len(items)))]
+    remote = ray.remote(max_restarts=RETRIES, max_task_retries=RETRIES, **place)(make)
+    actors = [remote.remote(*arguments) for _ in range(min(min(gpus, most or gpus) or workers, len(items)))]
     waiting = iter(items)
     running = {actor.work.remote(item): (actor, item) for actor, item in zip(actors, waiting, strict=False)}
     try:
@@ -132,6 +134,11 @@ def actors_as_finished(make: type, items: list[Item], arguments: tuple, workers:
         if isinstance(error.cause, DataError):
             raise error.cause from None
         raise
+    except RayError as error:
+        raise DataError(
+            f"found a worker dead {RETRIES + 1} times ({type(error).__name__}), expected it to finish. Mostly memory ran out: take fewer "
+            "--workers or smaller --max-pixels; what is finished is kept"
+        ) from error
     finally:
         for actor in actors:
             ray.kill(actor)

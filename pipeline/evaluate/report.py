@@ -19,6 +19,8 @@ from pipeline.evaluate import comprehension, published
 from pipeline.evaluate.metrics import AVERAGES, SetScore, average, coverage
 
 WIDTH = 110
+BASELINE = "baseline: no chorus tokens, last-token pooling"
+"""What a report says of a checkpoint without a chorus."""
 _CONSOLE_MODELS = ("CLIP", "OpenCLIP", "VLM2Vec", "CREM")
 
 
