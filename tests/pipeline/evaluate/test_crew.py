@@ -7,11 +7,13 @@ are made small, so that there are several of each.
 import base64
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,13 +21,17 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
+from data_prep.encode import Encoder, EncodeSettings
 from data_prep.samples import DataError
+from data_prep.sources.benchmarks import load_benchmark
+from data_prep.sources.mmeb_eval import load_sets
 from pipeline.evaluate import crew as crew_module
 from pipeline.evaluate import identity, units, worker
-from pipeline.evaluate.__main__ import main
+from pipeline.evaluate.__main__ import main, score
 from pipeline.evaluate.crew import Crew
 from pipeline.evaluate.kept import Kept
 from pipeline.evaluate.mmeb import plan_set
+from pipeline.evaluate.report import headline
 from pipeline.evaluate.worker import Job, Worker
 from tests.data_prep.processes import workers
 
@@ -57,31 +63,29 @@ def data(tmp_path_factory, picture) -> Path:
     return root
 
 
-def arguments(checkpoint: Path, data: Path, out: Path, *more: object) -> list[str]:
-    asked = ["--mmeb", data / "MMEB-eval", "--benchmarks", data / "Open.tsv", "--max-new-tokens", 4, "--out", out]
-    return [
-        str(word) for word in (checkpoint, *asked, "--track-uri", f"sqlite:///{out}/mlflow.db", "--track-artifacts", out / "mlflow", *more)
-    ]
-
-
-def results(out: Path) -> dict[str, bytes]:
-    """Every prediction, and the scores."""
-    scores = json.loads((out / "scores.json").read_text())
-    return {path.name: path.read_bytes() for path in (out / "predictions").iterdir()} | {
-        "scores": json.dumps([scores["retrieval"], scores["answers"], scores["headline"]]).encode()
-    }
+def evaluate(checkpoint: Path, data: Path, out: Path, k: int | None = None, crew: Crew = Crew(1), cache: bool = True, **limits) -> dict:
+    """Score as the command does; every prediction file, and the scores."""
+    encoder = Encoder(checkpoint, EncodeSettings(**limits)).shortened(k)
+    sets, benchmarks = load_sets(data / "MMEB-eval"), [load_benchmark(data / "Open.tsv")]
+    report = score(str(checkpoint), encoder, sets, benchmarks, out, None, 4, crew, cache)
+    return {path.name: path.read_bytes() for path in (out / "predictions").iterdir()} | {"scores": headline(report)}
 
 
 @pytest.fixture(scope="module")
-def straight(checkpoint, data, tmp_path_factory) -> Path:
-    """The undisturbed evaluation by one worker; its folder is not to be changed."""
+def straight(checkpoint, data, tmp_path_factory) -> tuple[Path, dict]:
+    """The undisturbed evaluation by one worker: its folder, which is not to be changed, and what it found."""
     out = tmp_path_factory.mktemp("straight") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(units, "EMBED_TOKENS", TOKENS)
         patch.setattr(units, "ANSWERS", 1)
-        assert main(arguments(checkpoint, data, out)) == 0
-    assert sorted(results(out)) == ["Open.compressed.jsonl", "Open.native.jsonl", "Own.jsonl", "scores"]
-    return out
+        found = evaluate(checkpoint, data, out)
+    assert sorted(found) == ["Open.compressed.jsonl", "Open.native.jsonl", "Own.jsonl", "scores"]
+    return out, found
+
+
+def count(out: Path) -> int:
+    """Units that are kept."""
+    return len(list((out / "cache").glob("*/*")))
 
 
 @pytest.fixture
@@ -98,18 +102,16 @@ def made(monkeypatch) -> list[str]:
 
 
 def test_any_batch_and_no_cache(checkpoint, data, straight, made, tmp_path) -> None:
-    for name, more in (("batch", ("--batch", 5)), ("bare", ("--no-cache", "--batch", 2))):
-        assert main(arguments(checkpoint, data, tmp_path / name, *more)) == 0
-        assert results(tmp_path / name) == results(straight)
-    assert len(made) == 2 * len(list((straight / "cache").glob("*/*"))) and made.count("native") == made.count("compressed") == 12
+    for name, crew, cache in (("batch", Crew(1, batch=5), True), ("bare", Crew(1, batch=2), False)):
+        assert evaluate(checkpoint, data, tmp_path / name, crew=crew, cache=cache) == straight[1]
+    assert len(made) == 2 * count(straight[0]) and made.count("native") == made.count("compressed") == 12
     assert not (tmp_path / "bare/cache").exists()
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_any_number_of_workers(checkpoint, data, straight, made, tmp_path, count: int) -> None:
-    assert main(arguments(checkpoint, data, tmp_path / "out", "--workers", count)) == 0
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_any_number_of_workers(checkpoint, data, straight, made, tmp_path, workers: int) -> None:
+    assert evaluate(checkpoint, data, tmp_path / "out", crew=Crew(workers)) == straight[1]
     assert made == [], "this process computed nothing itself"
-    assert results(tmp_path / "out") == results(straight)
 
 
 @pytest.mark.slow
@@ -119,9 +121,9 @@ def test_workers_that_die_are_replaced(checkpoint, data, straight, tmp_path) -> 
     over = threading.Event()
 
     def kill() -> None:
-        while len(killed) < 3 and not over.wait(0.05):
+        while len(killed) < 3 and not over.wait(0.02):
             for process in set(workers(os.getpid(), b"ray::Worker")) - set(killed):
-                if len(list((tmp_path / "out/cache").glob("*/*"))) > 2 * len(killed):
+                if count(tmp_path / "out") > 2 * len(killed):
                     os.kill(process, signal.SIGKILL)
                     killed.append(process)
                     break
@@ -129,96 +131,89 @@ def test_workers_that_die_are_replaced(checkpoint, data, straight, tmp_path) -> 
     thread = threading.Thread(target=kill)
     thread.start()
     try:
-        assert main(arguments(checkpoint, data, tmp_path / "out", "--workers", 2)) == 0
+        assert evaluate(checkpoint, data, tmp_path / "out", crew=Crew(2)) == straight[1]
     finally:
         over.set()
         thread.join()
     assert len(killed) == 3
-    assert results(tmp_path / "out") == results(straight)
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_a_killed_evaluation_goes_on(checkpoint, data, straight, tmp_path, kills: int) -> None:
     """Killed by SIGKILL, each time with more results than before; what was kept is never computed again."""
-    script = [sys.executable, str(Path(__file__).with_name("killed.py")), str(kills), str(TOKENS)]
+    script = [sys.executable, __file__, str(kills), str(checkpoint), str(data), str(tmp_path / "out")]
     env = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*script, *arguments(checkpoint, data, tmp_path / "out")], env=env, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(script, env=env, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-3000:]
     seen = json.loads(done.stdout.splitlines()[-1])
     assert (seen["kills"], seen["status"], seen["again"]) == (kills, 0, 0)
     assert seen["kept"] == sorted(set(seen["kept"])), "every attempt got further"
-    assert 0 < seen["kept"][0] < seen["kept"][-1] < seen["all"] == len(list((straight / "cache").glob("*/*")))
-    assert results(tmp_path / "out") == results(straight)
+    assert seen["kept"][0] > 0 and seen["kept"][-1] < count(tmp_path / "out") == count(straight[0])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out/predictions").iterdir()} | {"scores": seen["scores"]} == straight[1]
 
 
 @pytest.fixture
-def copy(straight, data, checkpoint, tmp_path):
+def copy(straight, data, checkpoint, tmp_path) -> Path:
     """Copies of the data, the checkpoint and the finished evaluation, to be changed."""
     shutil.copytree(data, tmp_path / "data")
     shutil.copytree(checkpoint, tmp_path / "checkpoint")
-    shutil.copytree(straight, tmp_path / "out")
+    shutil.copytree(straight[0], tmp_path / "out")
     return tmp_path
 
 
-def again(copy: Path, *more: object) -> None:
-    """Evaluate once more in the copied folder, and without it: the results are the same."""
-    for out, words in ((copy / "out", more), (copy / "fresh", ("--no-cache", *more))):
-        assert main(arguments(copy / "checkpoint", copy / "data", out, *words)) == 0
-    assert results(copy / "out") == results(copy / "fresh")
-
-
 @pytest.fixture
-def fresh(made, straight):
-    """What the first of `again`'s two evaluations computed; the second one computes all."""
-    return lambda: sorted(made[: len(made) - len(list((straight / "cache").glob("*/*")))])
+def again(copy, made):
+    """Evaluates once more in the copied folder, and anew: the results are the same. Returns what the first had to compute, and found."""
+
+    def again() -> tuple[list[str], dict]:
+        found = evaluate(copy / "checkpoint", copy / "data", copy / "out")
+        computed = sorted(made)
+        assert evaluate(copy / "checkpoint", copy / "data", copy / "fresh", cache=False) == found
+        return computed, found
+
+    return again
 
 
-def test_nothing_is_computed_twice(copy, straight, fresh) -> None:
-    again(copy)
-    assert fresh() == [] and results(copy / "out") == results(straight)
+def test_nothing_is_computed_twice(again, straight) -> None:
+    assert again() == ([], straight[1])
 
 
-def test_a_changed_image_is_computed_again(copy, straight, fresh, picture) -> None:
+def test_a_changed_image_is_computed_again(copy, again, straight, picture) -> None:
     (copy / "data/MMEB-eval/images/3.png").write_bytes(picture(77, 84).data)
-    again(copy)
-    assert fresh() == ["embed"] and results(copy / "out")["Own.jsonl"] != results(straight)["Own.jsonl"]
+    computed, found = again()
+    assert computed == ["embed"] and found["Own.jsonl"] != straight[1]["Own.jsonl"]
 
 
-def test_a_changed_question_is_asked_again(copy, straight, fresh) -> None:
+def test_a_changed_question_is_asked_again(copy, again) -> None:
     path = copy / "data/Open.tsv"
     path.write_text(path.read_text().replace("how many 3?", "how much 3?"))
-    again(copy)
-    assert fresh() == ["compressed", "native"]
+    assert again()[0] == ["compressed", "native"]
 
 
-def test_a_changed_weight_changes_all(copy, straight, fresh) -> None:
+def test_a_changed_weight_changes_all(copy, again, straight) -> None:
     path = copy / "checkpoint/model.safetensors"
     tensors = load_file(path)
     next(tensor for name, tensor in sorted(tensors.items()) if name.endswith("down_proj.weight")).view(-1)[0] += 3
     save_file(tensors, path, {"format": "pt"})
-    again(copy)
-    assert (
-        len(fresh()) == len(list((straight / "cache").glob("*/*"))) and results(copy / "out")["Own.jsonl"] != results(straight)["Own.jsonl"]
-    )
+    computed, found = again()
+    assert len(computed) == count(straight[0]) and found["Own.jsonl"] != straight[1]["Own.jsonl"]
 
 
-@pytest.mark.parametrize("more", [("--k", 2), ("--max-pixels", 28 * 28 * 4)], ids=["k", "max_pixels"])
+@pytest.mark.parametrize("more", [{"k": 2}, {"max_pixels": 28 * 28 * 4}], ids=["k", "max_pixels"])
 def test_a_changed_setting_changes_all(copy, made, more) -> None:
-    assert main(arguments(copy / "checkpoint", copy / "data", copy / "out", *more)) == 0
-    assert made.count("native") == made.count("compressed") == 6 and made.count("embed") > 1
+    evaluate(copy / "checkpoint", copy / "data", copy / "out", **more)
+    assert made.count("native") == made.count("compressed") == 6 and len(made) == count(copy / "out")
 
 
-def test_a_damaged_result_is_said_and_made_again(copy, straight, fresh, capsys) -> None:
+def test_a_damaged_result_is_said_and_made_again(copy, again, straight, capsys) -> None:
     path = sorted((copy / "out/cache").glob("*/*"))[7]
     path.write_bytes(path.read_bytes()[:-1])
-    again(copy)
-    assert len(fresh()) == 1 and results(copy / "out") == results(straight)
+    computed, found = again()
+    assert len(computed) == 1 and found == straight[1]
     assert f"{path}: found a damaged result" in capsys.readouterr().err
 
 
 def test_an_image_that_changes_meanwhile_is_refused(checkpoint, data, encoder, tmp_path, picture) -> None:
-    from data_prep.sources.mmeb_eval import load_sets
-
     shutil.copytree(data, tmp_path / "data")
     (own,) = load_sets(tmp_path / "data/MMEB-eval")
     task = plan_set(own, encoder, {})
@@ -243,7 +238,51 @@ def test_who_computes_where_nobody_says(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("words", [("--workers", "0"), ("--batch", "none")])
-def test_numbers_that_are_none_are_refused(checkpoint, data, tmp_path, capsys, words) -> None:
+def test_numbers_that_are_none_are_refused(checkpoint, capsys, words) -> None:
     with pytest.raises(SystemExit):
-        main(arguments(checkpoint, data, tmp_path / "out", *words))
+        main([str(checkpoint), *words])
     assert f"found {words[1]!r}, expected a number from 1 on" in capsys.readouterr().err
+
+
+def killed_and_ended(kills: int, checkpoint: Path, data: Path, out: Path) -> dict:
+    """One evaluation, killed at random moments, each time with a result more or two, then left to end: what was seen of it.
+
+    Every attempt is a process forked before torch has computed anything. `kept`: results after each kill; `again`: results that were
+    there and were written a second time.
+    """
+    rng = random.Random(0)
+    kept: dict[str, int] = {}
+    found, again = [], 0
+
+    def written() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in (out / "cache").glob("*/*") if not path.name.startswith(".")}
+
+    for _ in range(kills):
+        wanted = len(kept) + rng.randrange(1, 3)
+        child = _forked(checkpoint, data, out)
+        while len(written()) < wanted:
+            if os.waitpid(child, os.WNOHANG)[0]:
+                raise SystemExit("the evaluation ended before it was killed: give it more to do")
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        before, kept = kept, written()
+        again += sum(kept.get(name) != when for name, when in before.items())
+        found.append(len(kept))
+    status = os.waitstatus_to_exitcode(os.waitpid(_forked(checkpoint, data, out), 0)[1])
+    again += sum(written().get(name) != when for name, when in kept.items())
+    scores = json.loads((out / "scores").read_text())
+    return {"kills": len(found), "kept": found, "again": again, "status": status, "scores": scores}
+
+
+def _forked(checkpoint: Path, data: Path, out: Path) -> int:
+    if child := os.fork():
+        return child
+    (out / "scores").write_text(json.dumps(evaluate(checkpoint, data, out)["scores"]))
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    units.EMBED_TOKENS, units.ANSWERS = TOKENS, 1
+    print(json.dumps(killed_and_ended(int(sys.argv[1]), *map(Path, sys.argv[2:]))))
