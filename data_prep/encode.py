@@ -93,8 +93,8 @@ class Encoder:
     Args:
         checkpoint: folder or hub id of a checkpoint that has chorus tokens.
         settings: pixel and length limits.
-        baseline: whether a checkpoint without chorus tokens is taken, too. Nothing is added to its prompts then: the last token of a
-            context has the chorus's role, so that what is pooled is that token's state (last-token pooling).
+        baseline: whether a checkpoint without chorus tokens is taken, too. Nothing is added to its prompts then, and what it is asked is
+            its own chat format: the last token of a context has the chorus's role, so that its state is pooled (last-token pooling).
 
     Raises:
         DataError: no such checkpoint, one of another family, one without chorus tokens (unless `baseline`), image processor or chat
@@ -241,7 +241,8 @@ class Encoder:
     ) -> TokenSequence:
         ids: list[int] = []
         roles: list[int] = []
-        for segment in render(side, turns, open_question):
+        own_format = self.baseline and (turns or open_question is not None)  # an embedding instruction is for what is embedded
+        for segment in render(side, turns, open_question, instruct=not own_format):
             new = self._segment_ids(segment, images)
             ids += new
             roles += [segment.role] * len(new)

@@ -137,7 +137,7 @@ def _track(args: argparse.Namespace, result: report.Report, out: Path) -> None:
     trained = json.loads(path.read_text()).get("tracked_run") if path.is_file() else None
     tags = {"crem.kind": "evaluation"} | (scored_run_tags(trained) if trained else {})
     params = {"checkpoint": args.checkpoint, "mmeb": args.mmeb, "benchmarks": args.benchmarks, "max_pixels": args.max_pixels}
-    params |= {"chorus_k": args.k or "all", "judge_model": args.judge_model, "base": args.base}
+    params |= {"chorus_k": result.facts.get("pooling") or args.k or "all", "judge_model": args.judge_model, "base": args.base}
     scores = report.headline(result)
     with Tracker.start(settings.model_copy(update={"system_metrics": False}), "evaluate", out, params, tags) as tracker:
         tracker.metrics(0, scores)
