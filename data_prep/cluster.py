@@ -136,8 +136,8 @@ def actors_as_finished(
         raise
     except RayError as error:
         raise DataError(
-            f"found a worker dead {RETRIES + 1} times ({type(error).__name__}), expected it to finish. Mostly memory ran out: take fewer "
-            "--workers or smaller --max-pixels; what is finished is kept"
+            f"found a worker that died again and again ({type(error).__name__}: {str(error).splitlines()[0]}), expected it to finish. "
+            "Mostly memory ran out: take fewer --workers or smaller --max-pixels; what is finished is kept"
         ) from error
     finally:
         for actor in actors:

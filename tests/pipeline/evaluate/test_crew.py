@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from data_prep.encode import Encoder, EncodeSettings
@@ -37,6 +38,7 @@ from tests.data_prep.processes import workers
 
 TOKENS = 100
 """Of a unit: two or three pictures, or a few words."""
+QUESTIONS = 10
 PROJECT = Path(__file__).parents[3]
 
 
@@ -48,7 +50,7 @@ def small_units(monkeypatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, picture) -> Path:
-    """MMEB-eval: six words, each with eight pictures to choose from; Open.tsv: six questions about pictures."""
+    """MMEB-eval: six words, each with eight pictures to choose from; Open.tsv: questions about pictures."""
     root = tmp_path_factory.mktemp("data")
     (root / "MMEB-eval/images").mkdir(parents=True)
     for i in range(8):
@@ -58,7 +60,7 @@ def data(tmp_path_factory, picture) -> Path:
     rows = [dict(qry_text=word, qry_img_path="", tgt_text=[""] * 8, tgt_img_path=paths[i:] + paths[:i]) for i, word in enumerate(words)]
     (root / "MMEB-eval/Own").mkdir()
     pq.write_table(pa.Table.from_pylist(rows), root / "MMEB-eval/Own/test-0.parquet")
-    lines = [f"{i}\t{base64.b64encode(picture(20 + i, 56 + 28 * (i % 3)).data).decode()}\thow many {i}?\tthree" for i in range(6)]
+    lines = [f"{i}\t{base64.b64encode(picture(20 + i, 56 + 28 * (i % 3)).data).decode()}\thow many {i}?\tthree" for i in range(QUESTIONS)]
     (root / "Open.tsv").write_text("\n".join(["index\timage\tquestion\tanswer", *lines]) + "\n")
     return root
 
@@ -104,8 +106,21 @@ def made(monkeypatch) -> list[str]:
 def test_any_batch_and_no_cache(checkpoint, data, straight, made, tmp_path) -> None:
     for name, crew, cache in (("batch", Crew(1, batch=5), True), ("bare", Crew(1, batch=2), False)):
         assert evaluate(checkpoint, data, tmp_path / name, crew=crew, cache=cache) == straight[1]
-    assert len(made) == 2 * count(straight[0]) and made.count("native") == made.count("compressed") == 12
+    assert len(made) == 2 * count(straight[0]) and made.count("native") == made.count("compressed") == 2 * QUESTIONS
     assert not (tmp_path / "bare/cache").exists()
+
+
+def test_threads_are_pinned(checkpoint, data, straight, monkeypatch, tmp_path) -> None:
+    """One for every unit, however many this process has; afterwards it has them again."""
+    seen, real = [], worker.compute
+    monkeypatch.setattr(worker, "compute", lambda *args: (seen.append(torch.get_num_threads()), real(*args))[1])
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert evaluate(checkpoint, data, tmp_path / "out") == straight[1]
+        assert set(seen) == {1} and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
@@ -202,7 +217,7 @@ def test_a_changed_weight_changes_all(copy, again, straight) -> None:
 @pytest.mark.parametrize("more", [{"k": 2}, {"max_pixels": 28 * 28 * 4}], ids=["k", "max_pixels"])
 def test_a_changed_setting_changes_all(copy, made, more) -> None:
     evaluate(copy / "checkpoint", copy / "data", copy / "out", **more)
-    assert made.count("native") == made.count("compressed") == 6 and len(made) == count(copy / "out")
+    assert made.count("native") == made.count("compressed") == QUESTIONS and len(made) == count(copy / "out")
 
 
 def test_a_damaged_result_is_said_and_made_again(copy, again, straight, capsys) -> None:
@@ -245,7 +260,7 @@ def test_numbers_that_are_none_are_refused(checkpoint, capsys, words) -> None:
 
 
 def killed_and_ended(kills: int, checkpoint: Path, data: Path, out: Path) -> dict:
-    """One evaluation, killed at random moments, each time with a result more or two, then left to end: what was seen of it.
+    """One evaluation, killed at random moments, each time with a result or two more, then left to end: what was seen of it.
 
     Every attempt is a process forked before torch has computed anything. `kept`: results after each kill; `again`: results that were
     there and were written a second time.
@@ -258,13 +273,13 @@ def killed_and_ended(kills: int, checkpoint: Path, data: Path, out: Path) -> dic
         return {path.name: path.stat().st_mtime_ns for path in (out / "cache").glob("*/*") if not path.name.startswith(".")}
 
     for _ in range(kills):
-        wanted = len(kept) + rng.randrange(1, 3)
+        wanted = len(kept) + 1
         child = _forked(checkpoint, data, out)
         while len(written()) < wanted:
             if os.waitpid(child, os.WNOHANG)[0]:
                 raise SystemExit("the evaluation ended before it was killed: give it more to do")
             time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.02))
+        time.sleep(rng.uniform(0, 0.01))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         before, kept = kept, written()
