@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from data_prep.disk import disk_errors
 from data_prep.samples import DataError
 from data_prep.shards import atomic_file, make_folder
 
@@ -41,7 +42,7 @@ class Kept:
         if self._read(key) is not None:
             return True
         print(f"{path}: found a damaged result, expected one of its digest; it is made again", file=sys.stderr)
-        path.unlink()
+        path.unlink(missing_ok=True)
         return False
 
     def get(self, key: str) -> bytes:
@@ -56,11 +57,16 @@ class Kept:
         return found
 
     def put(self, key: str, result: bytes) -> None:
-        """Keep a result; it is on disk when this returns."""
+        """Keep a result; it is on disk when this returns.
+
+        Raises:
+            DataError: the disk is full, or takes nothing.
+        """
         path = self._path(key)
-        path.parent.mkdir(exist_ok=True)
-        with atomic_file(path) as temporary:
-            temporary.write_bytes(_head(key, result) + result)
+        with disk_errors(self.folder):
+            path.parent.mkdir(exist_ok=True)
+            with atomic_file(path) as temporary:
+                temporary.write_bytes(_head(key, result) + result)
 
     def keep_only(self, keys: Collection[str]) -> int:
         """Take away all else, what killed writers left behind included; returns the bytes that stay."""

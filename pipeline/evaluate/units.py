@@ -6,7 +6,8 @@ the other sets of a command, nor the workers, nor what is done already have a sa
 first, so that little is padded and what does not fit into memory fails at once.
 
 A unit's key is a digest of everything that its bytes depend on: the checkpoint's files, this project's source, the machine's arithmetic
-(`identity`), the prompts' rules, text, question and image bytes of every item. Equal keys, equal bytes.
+(`identity`), the prompts' rules, text, question and image bytes of every item. Equal keys, equal bytes. An item that changes, but not its
+length, changes the key of its own unit; one that changes its length changes also those between its old place and its new one.
 """
 
 import hashlib

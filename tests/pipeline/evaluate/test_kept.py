@@ -1,6 +1,7 @@
 """Kept results come back whole or not at all."""
 
 import random
+import resource
 
 import pytest
 
@@ -42,6 +43,18 @@ def test_every_damage_is_found_and_said(kept, capsys) -> None:
     assert said[0] == f"{path}: found a damaged result, expected one of its digest; it is made again"
     kept.put(KEY, b"again")
     assert kept.get(KEY) == b"again"
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(kept) -> None:
+    """The kernel refuses the file when it grows past its limit, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(DataError, match="found a disk that takes no more"):
+            kept.put("ef" * 32, bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not kept.holds("ef" * 32) and sorted(path.name for path in kept.folder.glob("*/*")) == [KEY, OTHER]
 
 
 def test_only_what_was_used_stays(kept) -> None:
