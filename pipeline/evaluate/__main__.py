@@ -1,7 +1,10 @@
 """Score one exported checkpoint: `python -m pipeline.evaluate CHECKPOINT [--mmeb FOLDER] [--benchmarks PATH ...]`.
 
 Retrieval (MMEB) and comprehension (VLM benchmarks, native and compressed) of the same weights, one report, with heat maps of the chorus'
-attention over a few query images; the result is linked in MLflow to the run that trained them.
+attention over a few query images; the result is linked in MLflow to the run that trained them. A checkpoint without chorus tokens is a
+baseline: last-token pooling, native answers.
+
+Everything is planned first (`units`), then computed by whoever is there (`crew`) and kept (`kept`), then scored from what is kept.
 """
 
 import argparse
