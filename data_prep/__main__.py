@@ -19,10 +19,10 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "0" if sys.argv[1:2] == ["fetch"] else "1")  # otherwise no network unless the user says so
 
-from pydantic import ValidationError
 
 from data_prep.assemble import merge, split
 from data_prep.check import CheckSettings, as_json, check, exit_code, text
+from data_prep.command import exit_status
 from data_prep.fetch import FetchSettings, corpus, fetch, listing
 from data_prep.lengths import length_table, lengths
 from data_prep.samples import DataError
@@ -33,16 +33,7 @@ from data_prep.synthesize import cli as synthesis
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit status (2: bad input, said so on standard error)."""
     args = _parser().parse_args(argv)
-    try:
-        return args.run(args)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ValidationError as error:
-        for wrong in error.errors():
-            option = str(wrong["loc"][-1]).replace("_", "-")
-            print(f"error: --{option} {wrong['input']}: {wrong['msg']}", file=sys.stderr)
-        return 2
+    return exit_status(args.run, args)
 
 
 def _parser() -> argparse.ArgumentParser:

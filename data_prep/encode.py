@@ -13,7 +13,6 @@ and inference never shorten anything.
 
 import copy
 import hashlib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -31,6 +30,7 @@ from data_prep.images import open_image
 from data_prep.plain import first_tokens, plain_tokenizer
 from data_prep.samples import DataError, ImageRef, RawSample, Side, Turn
 from data_prep.schema import Role
+from data_prep.stored import STORED_AS, PreparedImage, store
 from data_prep.template import ChorusSlot, ImageSlot, Mark, Segment, render
 
 
@@ -47,15 +47,6 @@ class EncodeSettings(BaseModel):
     """Longest sequence in tokens; a longer training row is shortened by the rule above or set aside."""
     min_text_tokens: int = Field(default=64, gt=0)
     """A side's text is not shortened to fewer tokens than this."""
-
-
-@dataclass(frozen=True)
-class PreparedImage:
-    """A resized RGB image as a lossless PNG file; height and width in pixels."""
-
-    data: bytes
-    height: int
-    width: int
 
 
 @dataclass(frozen=True)
@@ -166,6 +157,7 @@ class Encoder:
                 "patch_size": self.images.patch_size,
                 "merge_size": self.images.merge_size,
                 "resample": int(self.images.resample),
+                "stored_as": STORED_AS,
             },
             "max_tokens": self.settings.max_tokens,
             "min_text_tokens": self.settings.min_text_tokens,
@@ -256,9 +248,7 @@ class Encoder:
         height, width = self._resized(image.height, image.width)
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling(self.images.resample))
-        file = io.BytesIO()
-        image.save(file, "PNG", compress_level=1)
-        return PreparedImage(file.getvalue(), height, width)
+        return store(image)
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that the model is shown."""

@@ -1,5 +1,7 @@
 """CREM in a program: embed, answer, and answer again from what was remembered.
 
+    import numpy as np
+    from pipeline.evaluate.search import search
     from pipeline.inference import CremModel, StoredContext
 
     model = CremModel.open("work/run/export")
@@ -8,6 +10,10 @@
     pages = model.embed(images=["scan.png", "photo.png"], texts=[None, "Find the caption of this picture."])
     query = model.embed(texts=["a red circle above a blue square"])
     best = int((pages @ query.T).argmax())
+
+    # the ten best of a million stored vectors, block by block, mapped from the file
+    np.save("library.npy", pages.numpy().astype("float16"))
+    found = search(query.numpy(), np.load("library.npy", mmap_mode="r"), k=10)  # found.numbers, found.scores
 
     # answers, from everything or from the chorus alone
     questions = ["What is in the picture?", "How many shapes are there?"]

@@ -1,9 +1,13 @@
-"""Small checkpoints for all tests: written once per session by the project's own commands, never changed by a test."""
+"""Small checkpoints for all tests: written once per session by the project's own commands, never changed by a test. The tests' order."""
 
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+ONE_OF_SEVERAL = "PYTEST_XDIST_WORKER" in os.environ
+"""Whether this process shares the tests, and the cores, with others (`launchers/test.sh` without arguments)."""
+if ONE_OF_SEVERAL:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
 from functools import cache
@@ -18,6 +22,34 @@ from pipeline.model.chorus import add_chorus
 
 settings.register_profile("project", deadline=None, derandomize=True, database=None)  # same cases every run, no folder left behind
 settings.load_profile("project")
+
+LONGEST = (
+    "tests/test_readme.py",
+    "tests/pipeline/train/test_launch.py",
+    "tests/pipeline/train/test_survival.py",
+    "tests/data_prep/test_faults.py",
+    "tests/data_prep/test_job.py",
+    "tests/data_prep/synthesize/test_job.py",
+    "tests/pipeline/supervise/test_trainer.py",
+    "tests/pipeline/train/test_balance.py",
+    "tests/pipeline/train/test_families.py",
+    "tests/pipeline/train/test_zero.py",
+    "tests/pipeline/train/test_reshard.py",
+    "tests/pipeline/train/test_lora.py",
+    "tests/pipeline/train/test_modalities.py",
+    "tests/pipeline/train/test_gradient_caching.py",
+    "tests/pipeline/train/test_step.py",
+    "tests/pipeline/supervise/test_job.py",
+)
+"""Files of more than some fifteen seconds, longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes take files from one queue, the longest come first, so that none is left with one at the end."""
+    if ONE_OF_SEVERAL:
+        place = {name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))  # stable: files stay together
+
 
 SMALL = BaseSize(
     hidden=64, layers=2, heads=2, kv_heads=1, feed_forward=96, vision_width=32, vision_layers=1, vision_heads=2, vocabulary=400

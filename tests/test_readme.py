@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.ports import free_port
+
 ROOT = Path(__file__).resolve().parents[1]
 SMALL_RUN = "--steps 2 --batch.pairs 4 --batch.sub-batch 2 --batch.conversations 2 --track.no-system-metrics"
 SMALLER = {
@@ -77,11 +79,12 @@ def test_every_stage_as_shown(project):
 
 def test_mlflow_ui_answers_on_loopback(project):
     """After the stages above, the store they wrote is served."""
-    command = [*commands("Each stage")[-1].split(), "5987"]
+    port = str(free_port())
+    command = [*commands("Each stage")[-1].split(), port]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     server = subprocess.Popen(command, cwd=project, env=environment(), start_new_session=True, **quiet)
     try:
-        assert b"MLflow" in _page("http://127.0.0.1:5987/", seconds=90)
+        assert b"MLflow" in _page(f"http://127.0.0.1:{port}/", seconds=90)
     finally:
         os.killpg(server.pid, 15)
         server.wait(timeout=30)

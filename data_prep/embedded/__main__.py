@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from data_prep.command import exit_status
 from data_prep.embedded import DEFAULT_ROWS, write_embedded
-from data_prep.samples import DataError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,13 +17,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="folder to write; must not exist, or be empty")
     parser.add_argument("--rows", type=int, default=DEFAULT_ROWS, help="rows of the largest subsets (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other scenes (default: %(default)s)")
-    args = parser.parse_args(argv)
-    try:
-        summary = write_embedded(args.out, args.rows, args.seed)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(table(summary))
+    return exit_status(_write, parser.parse_args(argv))
+
+
+def _write(args: argparse.Namespace) -> int:
+    print(table(write_embedded(args.out, args.rows, args.seed)))
     print(f"\nNext: python -m data_prep prepare {args.out} --checkpoint CHECKPOINT --out SHARDS")
     return 0
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from data_prep.command import exit_status
 from data_prep.encode import Encoder, EncodeSettings
 from data_prep.samples import DataError
 from data_prep.sources.benchmarks import Benchmark, load_benchmark
@@ -24,7 +25,6 @@ from data_prep.sources.mmeb_eval import EvalSet, load_sets
 from pipeline.allocator import keep_freed_memory
 from pipeline.evaluate import attention, identity, inputs, plots, report
 from pipeline.evaluate.base import read_base
-from pipeline.evaluate.command import exit_status
 from pipeline.evaluate.crew import Crew
 from pipeline.evaluate.endpoint import KEY_VARIABLE, Endpoint
 from pipeline.evaluate.judge import Judge

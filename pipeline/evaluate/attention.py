@@ -20,12 +20,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from PIL import Image
 
 from data_prep.checkpoint import load_config
+from data_prep.command import exit_status
 from data_prep.encode import Encoder, EncodeSettings, TokenSequence
 from data_prep.samples import DataError, ImageRef, Side
 from data_prep.shards import atomic_file
 from data_prep.sources.mmeb_eval import EvalSet
 from pipeline.evaluate.chorus_maps import ImageMaps, chorus_attention, entropy, image_maps
-from pipeline.evaluate.command import exit_status
 from pipeline.evaluate.heat_maps import heat_maps
 from pipeline.evaluate.open import Opened, open_checkpoint
 

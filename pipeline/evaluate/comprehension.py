@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.evaluate import published
 from pipeline.evaluate.metrics import AVERAGES, OPEN_LABEL, average
+from pipeline.evaluate.percent import percent
 from pipeline.evaluate.protocols import COLUMNS, protocol_of
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def six(answers: Sequence[AnswerScore]) -> Cells:
 def _row(answers: Sequence[AnswerScore], mode: str) -> list[str]:
     scored = {protocol_of(answer.name).column for answer in answers if answer.mode == mode}
     cells = [
-        ("not scored" if name in scored else "-") if value is None else _percent(value) for name, value in columns(answers, mode).items()
+        ("not scored" if name in scored else "-") if value is None else percent(value) for name, value in columns(answers, mode).items()
     ]
-    return [*cells, _percent(paper_average(answers, mode))]
+    return [*cells, percent(paper_average(answers, mode))]
 
 
 def denominators(answers: Iterable[AnswerScore]) -> list[str]:
@@ -75,7 +76,7 @@ def denominators(answers: Iterable[AnswerScore]) -> list[str]:
         for reason, count in answer.left_out.items():
             notes[f"{answer.name}: {count} rows {reason} are left out, as VLMEvalKit leaves them out."] = None
         if answer.cut_share:
-            notes[f"{answer.name}, {answer.mode}: {_percent(answer.cut_share)} % of the answers ran into the token limit."] = None
+            notes[f"{answer.name}, {answer.mode}: {percent(answer.cut_share)} % of the answers ran into the token limit."] = None
         if answer.judge:
             asked, unread = round(answer.judged_share * answer.rows), round(answer.unresolved_share * answer.rows)
             who = f"{answer.name}, {answer.mode}: {answer.judge} was asked about {asked} of {answer.rows} answers"
@@ -128,13 +129,9 @@ def _pairs(answers: Iterable[AnswerScore]) -> dict[tuple[str, str], dict[str, An
 
 
 def _beside(base: float | None, native: float | None, compressed: float | None) -> tuple[str, ...]:
-    return (_percent(base), _percent(native), _percent(compressed), difference(native, base), difference(compressed, base))
+    return (percent(base), percent(native), percent(compressed), difference(native, base), difference(compressed, base))
 
 
 def difference(one: float | None, other: float | None) -> str:
     """one - other in points, with its sign; "-" where either is not there."""
     return "-" if one is None or other is None else f"{100 * (one - other):+.1f}"
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"

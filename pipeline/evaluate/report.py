@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from pipeline.evaluate import comprehension, published
 from pipeline.evaluate.metrics import AVERAGES, SetScore, average, coverage
+from pipeline.evaluate.percent import percent
 
 WIDTH = 110
 BASELINE = "baseline: no chorus tokens, last-token pooling"
@@ -190,17 +191,13 @@ def write(report: Report, folder: Path) -> list[Path]:
     return paths
 
 
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{100 * value:.{digits}f}"
-
-
 def _by_meta(report: Report, every_published_row: bool) -> Table:
     sets = set_scores(report.retrieval)
     means, counts = average(sets), coverage(sets)
     chances = average(SetScore(score.meta, score.split, score.chance) for score in report.retrieval)
     ours = [
-        ("this run", *(_percent(means[name]) for name in AVERAGES)),
-        ("  guessing", *(_percent(chances[name]) for name in AVERAGES)),
+        ("this run", *(percent(means[name]) for name in AVERAGES)),
+        ("  guessing", *(percent(chances[name]) for name in AVERAGES)),
         ("  sets averaged", *(str(counts[name]) for name in AVERAGES)),
     ]
     theirs = [("[published] sets averaged", *(str(published.MMEB_SET_COUNTS[name]) for name in AVERAGES))]
@@ -224,9 +221,9 @@ def _by_set(scores: Sequence[RetrievalScore]) -> Table:
             score.split or "-",
             str(score.queries),
             f"{score.candidates_mean:.1f}",
-            _percent(score.p_at_1),
-            _percent(score.p_at_1_strict),
-            _percent(score.chance),
+            percent(score.p_at_1),
+            percent(score.p_at_1_strict),
+            percent(score.chance),
         )
         for score in scores
     ]
@@ -256,12 +253,12 @@ def _pair_cells(pair: dict[str, AnswerScore]) -> tuple[str, ...]:
     change = comprehension.difference(compressed.score if compressed else None, native.score if native else None)
     return (
         "/".join(dict.fromkeys(str(score.rows) for score in present)),
-        _percent(native.score if native else None),
-        _percent(compressed.score if compressed else None),
+        percent(native.score if native else None),
+        percent(compressed.score if compressed else None),
         change,
-        _percent(present[0].chance),
-        _percent(compressed.cache_share if compressed else None, 2),
-        " / ".join(_percent(score.unresolved_share) for score in present),
+        percent(present[0].chance),
+        percent(compressed.cache_share if compressed else None, 2),
+        " / ".join(percent(score.unresolved_share) for score in present),
     )
 
 

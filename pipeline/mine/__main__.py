@@ -11,10 +11,9 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from pydantic import ValidationError
 
+from data_prep.command import exit_status
 from data_prep.encode import EncodeSettings
-from data_prep.samples import DataError
 from data_prep.synthesize.inputs import mmeb_parts
 from pipeline import comm
 from pipeline.allocator import keep_freed_memory
@@ -24,21 +23,17 @@ from pipeline.mine.job import MineSettings, mine
 
 def main(argv: list[str] | None = None) -> int:
     """Run the job; returns the exit status (2: bad input, said so on standard error)."""
-    args = vars(_parser().parse_args(argv))
+    args = _parser().parse_args(argv)
     keep_freed_memory()
+    return exit_status(_mine, vars(args))
+
+
+def _mine(args: dict) -> int:
     try:
         for name, kind in (("encode", EncodeSettings), ("choose", ChooseSettings)):
             args[name] = kind(**{field: args.pop(field) for field in kind.model_fields if field in args})
         settings = MineSettings(**args)
         report = mine(settings, comm.join())
-    except ValidationError as error:
-        for wrong in error.errors():
-            option = "--" + str(wrong["loc"][-1]).replace("_", "-") + ": " if wrong["loc"] else ""
-            print(f"error: {option}{wrong['msg']}", file=sys.stderr)
-        return 2
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     finally:
         comm.shutdown()
     if report is not None:

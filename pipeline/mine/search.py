@@ -1,4 +1,6 @@
-"""Exact nearest neighbours by inner product, in bounded memory; the only file that imports faiss.
+"""Exact nearest neighbours of very many queries by inner product, in bounded memory; the only file that imports faiss.
+
+Where the rank of a true candidate is asked for, or equal scores must come in order, `pipeline.evaluate.search` is the door.
 
 Shapes: Q queries, N candidates in blocks, k neighbours, D dimensions.
 """
@@ -8,12 +10,12 @@ from collections.abc import Iterable
 import faiss
 import numpy as np
 
-NONE = -1
-"""Stands for a neighbour where there are fewer than k candidates."""
+from pipeline.evaluate.search import NONE, merge
 
 
 def nearest(queries_QD: np.ndarray, blocks: Iterable[tuple[np.ndarray, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k candidates of highest inner product for each query, best first; of equal ones the lower number first.
+    """The k candidates of highest inner product for each query, best first; of equal ones the lower number first (of those that
+    tie for the last place in a block faiss keeps any).
 
     Only one block and the k best so far are in memory. Brute force: no index is trained, nothing is approximate.
 
@@ -33,8 +35,5 @@ def nearest(queries_QD: np.ndarray, blocks: Iterable[tuple[np.ndarray, np.ndarra
         scores, places = faiss.knn(
             queries_QD, np.ascontiguousarray(vectors_nD, np.float32), min(k, len(numbers_n)), metric=faiss.METRIC_INNER_PRODUCT
         )
-        scores = np.concatenate([best_Qk, scores], axis=1)
-        found = np.concatenate([found_Qk, np.asarray(numbers_n, np.int64)[places]], axis=1)
-        order = np.lexsort((found, -scores))[:, :k]
-        best_Qk, found_Qk = (np.take_along_axis(values, order, axis=1) for values in (scores, found))
+        best_Qk, found_Qk = merge(best_Qk, found_Qk, scores, np.asarray(numbers_n, np.int64)[places], k)
     return best_Qk, found_Qk

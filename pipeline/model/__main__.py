@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from data_prep.checkpoint import FAMILIES
+from data_prep.command import exit_status
 from data_prep.embedded import corpus
-from data_prep.samples import DataError
 from pipeline.model.base import write_base
 from pipeline.model.chorus import add_chorus
 
@@ -24,17 +24,16 @@ def main(argv: list[str] | None = None) -> int:
     chorus.add_argument("out", type=Path)
     chorus.add_argument("--k", type=int, default=16, help="chorus tokens (default 16, as in the paper; 0: end-of-sequence pooling)")
     chorus.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
-    try:
-        if args.command == "base":
-            print(f"{args.out}: {write_base(args.out, corpus(args.seed), seed=args.seed, family=args.family):,} parameters")
-        else:
-            ids = add_chorus(args.checkpoint, args.out, args.k, args.seed)
-            what = f"{len(ids)} chorus tokens, ids {ids[0]} to {ids[-1]}" if args.k else f"end-of-sequence pooling, id {ids[0]}"
-            print(f"{args.out}: {what}")
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(_write, parser.parse_args(argv))
+
+
+def _write(args: argparse.Namespace) -> int:
+    if args.command == "base":
+        print(f"{args.out}: {write_base(args.out, corpus(args.seed), seed=args.seed, family=args.family):,} parameters")
+    else:
+        ids = add_chorus(args.checkpoint, args.out, args.k, args.seed)
+        what = f"{len(ids)} chorus tokens, ids {ids[0]} to {ids[-1]}" if args.k else f"end-of-sequence pooling, id {ids[0]}"
+        print(f"{args.out}: {what}")
     return 0
 
 

@@ -9,6 +9,7 @@ weights collectively and every rank must call the same modules.
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText, Cache, PreTrainedModel
 
@@ -56,26 +57,29 @@ class Crem(nn.Module):
         return (embeddings_SD, loss_N) if self.temperature is None else (embeddings_SD, loss_N, self.temperature())
 
     def hidden(self, batch: PackedBatch, cache: Cache | None = None) -> Tensor:
-        """Final-layer states [R, T, D] under the compression mask; keys and values are added to `cache` where one is given."""
+        """Final-layer states [R, T, D] under the compression mask; keys and values are added to `cache` where one is given.
+
+        What the cache holds already, R rows of it, every token sees: it stands before all sequences (`evaluate.shared_head`).
+        """
         model = self.backbone.model
         embeds_RTD = model.get_input_embeddings()(batch.ids)
         if self.chorus is not None:
             embeds_RTD = embed_chorus(self.chorus(), self.chorus.token_ids, batch.ids, embeds_RTD)
         return model.language_model(
             **language_inputs(self.backbone, embeds_RTD, batch),
-            **self._who_sees_whom(batch),
+            **self._who_sees_whom(batch, 0 if cache is None else cache.get_seq_length()),
             position_ids=batch.positions,
             past_key_values=cache,
             use_cache=cache is not None,
         ).last_hidden_state
 
-    def _who_sees_whom(self, batch: PackedBatch) -> dict[str, Tensor | Pieces | None]:
-        """The compression rule in the form that the language model's attention takes it, as keyword arguments."""
+    def _who_sees_whom(self, batch: PackedBatch, before: int) -> dict[str, Tensor | Pieces | None]:
+        """The compression rule, and `before` places that all see, as keyword arguments in the form that the attention takes them."""
         rule = (batch.roles, batch.documents, batch.compressed)
-        if self.backbone.model.language_model.config._attn_implementation == two_causal.NAME:
+        if self.backbone.model.language_model.config._attn_implementation == two_causal.NAME and not before:
             # what the language model does not know it hands on to its layers, and they to the attention
             return {"attention_mask": None, "pieces": two_causal.cut(*rule)}
-        return {"attention_mask": compression_mask(*rule)}
+        return {"attention_mask": F.pad(compression_mask(*rule), (before, 0), value=True)}
 
 
 def load_backbone(checkpoint: str | Path, dtype: torch.dtype | str = "auto", attention: str = "sdpa") -> PreTrainedModel:

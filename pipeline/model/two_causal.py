@@ -135,9 +135,10 @@ def two_causal_attention(
     kwargs["is_causal"] = True
     outputs = []
     for call_PL in pieces.calls:
-        q, k, v = (states_NHE[call_PL].transpose(1, 2) for states_NHE in flat)
+        # index_select, since a CPU takes the gradient of plain indexing on one thread
+        q, k, v = (states_NHE.index_select(0, call_PL.flatten()).unflatten(0, call_PL.shape).transpose(1, 2) for states_NHE in flat)
         outputs.append(sdpa_attention_forward(module, q, k, v, None, **kwargs)[0].flatten(0, 1))
-    return torch.cat(outputs)[pieces.place].view(rows, tokens, heads, size), None
+    return torch.cat(outputs).index_select(0, pieces.place).view(rows, tokens, heads, size), None
 
 
 AttentionInterface.register(NAME, two_causal_attention)

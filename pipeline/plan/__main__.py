@@ -3,13 +3,14 @@
 import argparse
 import sys
 
+from data_prep.command import exit_status
 from data_prep.encode import Encoder
-from data_prep.samples import DataError
 from data_prep.shards import MANIFEST
 from pipeline.config import RunConfig
 from pipeline.plan.report import Machine, Plan, problems, text
 from pipeline.plan.sizes import Model, open_model
 from pipeline.plan.work import Assumed, Work, assume, from_shards
+from pipeline.train.averaging import check_ema
 from pipeline.train.cli import parse
 from pipeline.train.ds_config import read_sharding
 
@@ -17,16 +18,16 @@ from pipeline.train.ds_config import read_sharding
 def main(argv: list[str]) -> int:
     """Print the plan; 0: it fits, 1: it does not, 2: bad input."""
     own, words = _options().parse_known_args(argv)
-    config = parse(words).config
+    return exit_status(_plan, own, parse(words).config)
+
+
+def _plan(own: argparse.Namespace, config: RunConfig) -> int:
     machine = Machine(own.nodes, own.gpus, own.gpu_memory, own.flops, own.utilisation)
-    try:
-        sharding = read_sharding(config.deepspeed)
-        model = open_model(config.model, config.loss.learn_temperature)
-        assumed = Assumed(own.image_tokens, own.images_per_pair, own.text_tokens, own.conversation_tokens, own.answer_tokens, own.rows)
-        plan = Plan(config, model, _work(config, model, assumed), sharding, machine)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    sharding = read_sharding(config.deepspeed)
+    check_ema(config.ema, sharding.model_dump(mode="json")["zero_optimization"])
+    model = open_model(config.model, config.loss.learn_temperature)
+    assumed = Assumed(own.image_tokens, own.images_per_pair, own.text_tokens, own.conversation_tokens, own.answer_tokens, own.rows)
+    plan = Plan(config, model, _work(config, model, assumed), sharding, machine)
     print(text(plan))
     return 0 if plan.fits() and not problems(plan) else 1
 

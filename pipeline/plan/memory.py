@@ -23,8 +23,8 @@ GIB = 2**30
 RESERVE = 4 * GIB
 """An assumption, not a measurement."""
 
-MASTER, MOMENTS, ACCUMULATED = 4, 8, 4
-"""Float32 bytes of a trained parameter: its master copy, Adam's two moments, its accumulated gradient."""
+MASTER, MOMENTS, ACCUMULATED, AVERAGE = 4, 8, 4, 4
+"""Float32 bytes of a trained parameter: its master copy, Adam's two moments, its accumulated gradient, its moving average if asked for."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +35,22 @@ class Held:
     host: dict[str, int]
 
 
-def states(total: int, trained: int, sharding: Sharding, ranks: int) -> Held:
+def states(total: int, trained: int, sharding: Sharding, ranks: int, averaged: bool = False) -> Held:
     """What stays from step to step, per rank, at its most within a step.
 
     Stage 0: all on every rank; float32 weights are their own masters. Stage 1: masters and moments shared out over ranks; the
     gradient is whole on every rank until the last chunk: in float32 with bf16 (DeepSpeed's BF16_Optimizer keeps the chunk's bf16 one
     beside it). Stage 2: gradients shared out, chunk by chunk. Stage 3: weights as well; with hierarchical partitioning a second copy of
-    the weights over the ranks of a node. Offloaded: the same on the host, with one more float32 gradient on its way.
+    the weights over the ranks of a node. Offloaded: the same on the host, with one more float32 gradient on its way. A moving average
+    of the weights (`averaged`) lies where the moments lie.
     """
     e, zero = sharding.weight_bytes, sharding.zero_optimization
     share = {"masters": MASTER * trained // ranks, "moments": MOMENTS * trained // ranks, "gradients": ACCUMULATED * trained // ranks}
+    if averaged:
+        share["average"] = AVERAGE * trained // ranks
     if zero.stage == 0:
-        return Held({"weights": e * total, "moments": MOMENTS * trained, "gradients": ACCUMULATED * trained}, {})
+        average = {"average": AVERAGE * trained} if averaged else {}
+        return Held({"weights": e * total, "moments": MOMENTS * trained, "gradients": ACCUMULATED * trained} | average, {})
     if zero.stage == 1:
         share["gradients"] = (ACCUMULATED + (2 if e == 2 else 0)) * trained
     weights = {"weights": e * total if zero.stage < 3 else e * total // ranks}
@@ -137,10 +141,10 @@ def logits(model: Model, e: int, head_trains: bool) -> int:
     return 3 * 4 * BLOCK + (e * model.vocabulary * model.language.width if head_trains else 0)
 
 
-def of_one_gpu(model: Model, work: Work, sharding: Sharding, ranks: int, checkpointing: bool, mask: bool) -> Held:
+def of_one_gpu(model: Model, work: Work, sharding: Sharding, ranks: int, checkpointing: bool, mask: bool, averaged: bool = False) -> Held:
     """Everything, by name; `gpu` adds up to what a GPU needs."""
     e = sharding.weight_bytes
-    held = states(model.total, model.trained, sharding, ranks)
+    held = states(model.total, model.trained, sharding, ranks, averaged)
     parts = activations(model, work, e, checkpointing, mask, model.parts["vision"]["trained"] > 0)
     moving = {
         "activations, language": parts["language"],

@@ -45,8 +45,9 @@ class Plan:
         """Memory of one GPU, as the run is set or otherwise."""
         settings = self.config.model
         checkpointing = settings.gradient_checkpointing if checkpointing is None else checkpointing
-        mask = settings.attention == "sdpa"
-        return memory.of_one_gpu(self.model, work or self.work, sharding or self.sharding, self.machine.ranks, checkpointing, mask)
+        mask, averaged = settings.attention == "sdpa", self.config.ema.decay is not None
+        sizes = self.model, work or self.work, sharding or self.sharding, self.machine.ranks
+        return memory.of_one_gpu(*sizes, checkpointing, mask, averaged)
 
     def fits(self, **changes) -> bool:
         """Whether one GPU holds it."""

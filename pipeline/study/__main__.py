@@ -13,9 +13,8 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from pydantic import ValidationError
 
-from data_prep.samples import DataError
+from data_prep.command import exit_status
 from pipeline.study.arms import ELASTIC_K, FULL_K, KINDS
 from pipeline.study.run import run_study
 from pipeline.study.settings import StudySettings
@@ -25,16 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run a study; returns the exit status (2: bad input or a failed arm, said so on standard error)."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that children are ended too
     args, words = _parser().parse_known_args(argv)
-    try:
-        run_study(StudySettings(**vars(args), words=tuple(words)), lambda line: print(line, flush=True))
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ValidationError as error:
-        for wrong in error.errors():
-            option = str(wrong["loc"][0]).replace("_", "-")
-            print(f"error: --{option} {wrong['input']}: {wrong['msg']}", file=sys.stderr)
-        return 2
+    return exit_status(_study, args, words)
+
+
+def _study(args: argparse.Namespace, words: list[str]) -> int:
+    run_study(StudySettings(**vars(args), words=tuple(words)), lambda line: print(line, flush=True))
     return 0
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.evaluate import published
+from pipeline.evaluate.percent import percent
 from pipeline.evaluate.report import Table, piped, plain
 from pipeline.study.arms import Arm, Kind
 from pipeline.study.findings import MEASURES, Finding, Results, claims, judge
@@ -46,7 +47,7 @@ def findings_table(findings: Sequence[Finding]) -> Table:
     for claim, difference, verdict in findings:
         seen = ("-",) * 4
         if difference:
-            seen = (_percent(difference.a), _percent(difference.b), f"{100 * difference.value:+.1f}", _percent(difference.error))
+            seen = (percent(difference.a), percent(difference.b), f"{100 * difference.value:+.1f}", percent(difference.error))
         paper = tuple(f"{figure:.1f}" for figure in claim.paper) if claim.paper else ("-", "-")
         rows.append((claim.statement, MEASURES[claim.measure], *seen, verdict, *paper))
     return Table("What reappears", head, rows, FINDING_NOTES)
@@ -69,8 +70,8 @@ def console(arms: Sequence[Arm], results: Results) -> str:
     for arm in arms:
         for k in arm.evaluate_at:
             if scores := results.get(arm.name, {}).get(k):
-                ours = [_percent(mean and mean.value) for mean in (scores.p_at_1, scores.native, scores.compressed)]
-                rows.append((arm.name, _chorus(arm, k), *ours, _percent(scores.cache, 2), *_paper(arm, k)[1:]))
+                ours = [percent(mean and mean.value) for mean in (scores.p_at_1, scores.native, scores.compressed)]
+                rows.append((arm.name, _chorus(arm, k), *ours, percent(scores.cache, 2), *_paper(arm, k)[1:]))
     shown = [plain(Table("Scores in percent", head, rows))]
     findings = findings_table(judge(claims(arms), results))
     if findings.rows:
@@ -125,17 +126,13 @@ def _chorus(arm: Arm, k: int) -> str:
 
 
 def _ours(scores: Scores) -> tuple[str, ...]:
-    retrieval = [*_pair(scores.p_at_1), _percent(scores.guess_p_at_1), _pair(scores.ind)[0], _pair(scores.ood)[0]]
-    answers = [*_pair(scores.native), _percent(scores.guess_answers), *_pair(scores.compressed)]
-    return (*retrieval, *answers, _percent(scores.cache, 2))
+    retrieval = [*_pair(scores.p_at_1), percent(scores.guess_p_at_1), _pair(scores.ind)[0], _pair(scores.ood)[0]]
+    answers = [*_pair(scores.native), percent(scores.guess_answers), *_pair(scores.compressed)]
+    return (*retrieval, *answers, percent(scores.cache, 2))
 
 
 def _pair(mean: Mean | None) -> tuple[str, str]:
-    return ("-", "-") if mean is None else (_percent(mean.value), _percent(mean.error))
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{100 * value:.{digits}f}"
+    return ("-", "-") if mean is None else (percent(mean.value), percent(mean.error))
 
 
 def _paper(arm: Arm, k: int) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from data_prep.samples import DataError
+from data_prep.command import exit_status
 from pipeline.track.sync import sync
 
 
@@ -20,15 +20,11 @@ def main(argv: list[str] | None = None) -> int:
     words.add_argument("--uri", help="another tracking URI than the run's own")
     args = parser.parse_args(argv)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")  # nobody trains meanwhile: patience costs nothing
-    return max(_one(run_dir, args.uri) for run_dir in args.run_dirs)
+    return max(exit_status(_one, run_dir, args.uri) for run_dir in args.run_dirs)
 
 
 def _one(run_dir: Path, uri: str | None) -> int:
-    try:
-        done = sync(run_dir, uri)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    done = sync(run_dir, uri)
     new = " (new)" if done.created else ""
     print(f"{run_dir}: run {done.run_id}{new}: {done.values} values were missing, {done.entries} params, tags and files are in place")
     for refusal in done.refusals:

@@ -61,11 +61,27 @@ def open_run(client: Any, settings: TrackSettings, record: Record, run_id: str |
         return OpenRun(run_id, known, created=False)
     start = record.start.values
     experiment = _experiment(client, settings)
-    found = client.search_runs([experiment], filter_string=f"tags.`{MARK}` = '{start['tags'][MARK]}'", max_results=1)
+    found = client.search_runs([experiment], filter_string=_marked(record), max_results=1)
     run = found[0] if found else client.create_run(experiment, tags=start["tags"], run_name=start["name"])
     run_id = run.info.run_id
     record.append(Entry("run_id", {"run_id": run_id}))
     return OpenRun(run_id, known_steps(client, run_id) if found else set(), created=not found)
+
+
+def drop_doubles(client: Any, run_id: str, record: Record) -> None:
+    """Delete other runs of this record in the experiment of `run_id`, where they hold no metric.
+
+    A server so slow that it creates a run after two answers were given up leaves such a double; MLflow can restore what is deleted here.
+    """
+    experiment = client.get_run(run_id).info.experiment_id
+    for run in client.search_runs([experiment], filter_string=_marked(record)):
+        if run.info.run_id != run_id and not run.data.metrics:
+            client.delete_run(run.info.run_id)
+            log.warning("MLflow had a second, empty run of this record (%s): deleted", run.info.run_id)
+
+
+def _marked(record: Record) -> str:
+    return f"tags.`{MARK}` = '{record.start.values['tags'][MARK]}'"
 
 
 def known_steps(client: Any, run_id: str) -> set[tuple[str, int]] | None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.journal import Value
 from pipeline.redact import brief
-from pipeline.track.client import MAX_METRICS, apply, connect, log_values, open_run, refused, set_tags, start_monitor
+from pipeline.track.client import MAX_METRICS, apply, connect, drop_doubles, log_values, open_run, refused, set_tags, start_monitor
 from pipeline.track.record import Entry, Record
 from pipeline.track.settings import TrackSettings
 
@@ -137,3 +137,4 @@ class Door(threading.Thread):
         if self._monitor:
             self._monitor.finish()
         self._client.set_terminated(self.run_id, status=self._status)
+        drop_doubles(self._client, self.run_id, self._record)

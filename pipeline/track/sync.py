@@ -6,7 +6,7 @@ from pathlib import Path
 from data_prep.samples import DataError
 from pipeline.journal import read_values
 from pipeline.redact import brief
-from pipeline.track.client import apply, connect, log_values, open_run, refused
+from pipeline.track.client import apply, connect, drop_doubles, log_values, open_run, refused
 from pipeline.track.record import FILE, Record
 from pipeline.track.settings import TrackSettings
 
@@ -61,4 +61,5 @@ def _replay(run_dir: Path, record: Record, settings: TrackSettings) -> Synced:
             refusals.append(f"{entry.kind}: {brief(error)}")
     if record.status:
         client.set_terminated(run.run_id, status=record.status)
+    drop_doubles(client, run.run_id, record)
     return Synced(run.run_id, run.created, sent, len(record.to_send()) - len(refusals), tuple(refusals))

@@ -23,6 +23,7 @@ from pipeline.config import RunConfig
 from pipeline.losses.contrastive import learnt_temperature
 from pipeline.model.kernels import check_kernels
 from pipeline.train import checkpoint, commit, held_out
+from pipeline.train.averaging import check_ema
 from pipeline.train.cli import Command, parse
 from pipeline.train.ds_config import check_ranks, load_deepspeed_config
 from pipeline.train.engine import Engine, init_distributed
@@ -100,12 +101,14 @@ def run(command: Command, device: torch.device) -> int:
     with progress:
         done = _steps(config, engine, loader, progress, first, device, belongs, looks)
         if done == config.steps:
-            provenance = {"step": config.steps, "config": config.model_dump(mode="json"), "data": reader.manifest.digest()}
-            if config.loss.learn_temperature:
-                provenance["temperature"] = learnt_temperature(config.loss.temperature, engine.log_scale())
             heartbeat.beat("exporting")
-            export(engine, config.model.checkpoint, config.out / "export", provenance | {"tracked_run": progress.run_id})
+            origin = {"step": config.steps, "data": reader.manifest.digest(), "tracked_run": progress.run_id}
+            _export(config, engine, config.out / "export", origin)
             progress.exported(config.out / "export")
+            if config.ema.decay is not None:
+                with engine.averaged():
+                    _export(config, engine, config.out / "export-ema", origin | {"averaged": True})
+                progress.say(f"exported: {config.out / 'export-ema'}, the average of the weights (ema.decay {config.ema.decay:g})")
     heartbeat.beat("waiting for all ranks to finish")
     comm.barrier()
     status = 4 if progress.killed else 3 if progress.failed else 0
@@ -131,6 +134,7 @@ def _inputs(config: RunConfig) -> tuple[dict, Encoder, ShardReader, ShardReader 
         unseen = held_out.open_rows(config, encoder, reader.manifest.digest())
         found = load_deepspeed_config(config.deepspeed, config.optim.clip), encoder, reader, unseen
         check_ranks(found[0], comm.world_size())
+        check_ema(config.ema, found[0]["zero_optimization"])
         if config.data.verify:
             verify_shards(config.data.shards, reader.manifest, part=comm.rank(), parts=comm.world_size())
     except DataError as error:
@@ -138,6 +142,14 @@ def _inputs(config: RunConfig) -> tuple[dict, Encoder, ShardReader, ShardReader 
     if agreed := comm.agree(problem):
         raise DataError(agreed)
     return found
+
+
+def _export(config: RunConfig, engine: Engine, folder: Path, origin: dict) -> None:
+    """The weights as they are, with the run they come from (collective)."""
+    provenance = origin | {"config": config.model_dump(mode="json")}
+    if config.loss.learn_temperature:
+        provenance["temperature"] = learnt_temperature(config.loss.temperature, engine.log_scale())
+    export(engine, config.model.checkpoint, folder, provenance)
 
 
 def _steps(config: RunConfig, engine: Engine, loader: StepLoader, progress: Progress, first: int, device, belongs, looks) -> int:
@@ -213,9 +225,12 @@ def _resume_point(command: Command, belongs: checkpoint.Belongs) -> tuple[Path, 
         DataError: --resume without a checkpoint, or a fresh run into a folder that has one.
     """
     root = command.config.out / "checkpoints"
-    folder = None
+    folder, read = None, None
     if comm.rank() == 0:  # alone: on a network file system another rank may see other folders
-        folder = checkpoint.newest_whole(root, partial(print, flush=True)) if command.fall_back else commit.newest(root)
+        if command.fall_back:
+            folder, read = checkpoint.newest_whole(root, partial(print, flush=True)) or (None, None)
+        else:
+            folder = commit.newest(root)
     folder = comm.broadcast_object(folder)
     if command.fall_back and folder is None:
         if comm.rank() == 0:
@@ -227,7 +242,7 @@ def _resume_point(command: Command, belongs: checkpoint.Belongs) -> tuple[Path, 
         raise DataError(f"{root}: found {folder.name} of an earlier run; continue it with --resume, or name another --out")
     if folder is None:
         return None
-    return folder, checkpoint.check(folder, command.config, belongs)
+    return folder, checkpoint.check(folder, command.config, belongs, read)
 
 
 if __name__ == "__main__":

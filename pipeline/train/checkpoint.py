@@ -72,15 +72,15 @@ class CheckpointManifest(BaseModel):
     """SHA-256 by file name relative to the checkpoint."""
 
 
-def newest_whole(root: Path, say: Callable[[str], None]) -> Path | None:
-    """The newest checkpoint that is as it was committed, None where there is none; newer ones are set aside (on one rank alone)."""
+def newest_whole(root: Path, say: Callable[[str], None]) -> tuple[Path, dict] | None:
+    """The newest checkpoint that is as it was committed, with its manifest, None where there is none; newer ones are set aside (on one rank
+    alone).
+    """
     for folder in reversed(commit.committed(root)):
         try:
-            commit.read(folder)
+            return folder, commit.read(folder)
         except DataError as error:
             say(f"{error}\n  --resume auto: set aside as {commit.set_aside(folder).name}")
-        else:
-            return folder
     return None
 
 
@@ -89,8 +89,11 @@ def load(engine: Saveable, folder: Path) -> None:
     engine.load(folder, TAG)
 
 
-def check(folder: Path, config: RunConfig, belongs: Belongs) -> CheckpointManifest:
+def check(folder: Path, config: RunConfig, belongs: Belongs, manifest: dict | None = None) -> CheckpointManifest:
     """Verify a checkpoint and that it belongs to this run (collective: rank 0 reads, all ranks get its verdict).
+
+    Args:
+        manifest: what `commit.read` has just said of it on rank 0, where every file's digest was compared already.
 
     Raises:
         DataError: a file is missing or altered, or the checkpoint belongs to another run; says which.
@@ -98,7 +101,7 @@ def check(folder: Path, config: RunConfig, belongs: Belongs) -> CheckpointManife
     verdict: CheckpointManifest | str = ""
     if comm.rank() == 0:
         try:
-            verdict = _check(folder, config, belongs)
+            verdict = _check(folder, config, belongs, commit.read(folder) if manifest is None else manifest)
         except DataError as error:
             verdict = str(error)
     verdict = comm.broadcast_object(verdict)
@@ -107,9 +110,9 @@ def check(folder: Path, config: RunConfig, belongs: Belongs) -> CheckpointManife
     return verdict
 
 
-def _check(folder: Path, config: RunConfig, belongs: Belongs) -> CheckpointManifest:
+def _check(folder: Path, config: RunConfig, belongs: Belongs, found: dict) -> CheckpointManifest:
     try:
-        manifest = CheckpointManifest.model_validate(commit.read(folder))
+        manifest = CheckpointManifest.model_validate(found)
     except ValueError as error:
         raise DataError(f"{folder}: found a manifest of another version of this program ({error}); resume with that version") from error
     if manifest.precision != belongs.precision:

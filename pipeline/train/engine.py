@@ -7,12 +7,14 @@ import copy
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
 import deepspeed
 import torch
+from deepspeed.runtime import compiler
 from deepspeed.runtime.checkpoint_engine import TorchCheckpointEngine
 from torch import Tensor
 from transformers.integrations import HfDeepSpeedConfig
@@ -24,7 +26,7 @@ from pipeline.config import RunConfig
 from pipeline.model.crem import load_backbone
 from pipeline.model.kernels import apply_kernels
 from pipeline.model.trainable import make_trainable, plain_weights
-from pipeline.train import frozen, reshard
+from pipeline.train import averaging, frozen, reshard
 from pipeline.train.checkpoint import UnwrittenError
 from pipeline.train.ds_config import load_deepspeed_config as load_deepspeed_config  # here too, for whoever builds an engine
 from pipeline.train.groups import parameter_groups, rate_shares, set_rates
@@ -39,6 +41,9 @@ def init_distributed(timeout_minutes: float) -> torch.device:
     if accelerator.device_name() == "cpu":
         # on CPUs DeepSpeed compiles a shared-memory collective at first use, which only its inference engine calls
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # every ZeRO optimizer imports Muon to see that it is not Muon, and that import hands two functions to torch.compile, which costs each
+    # rank seconds of imports; nothing here is trained with Muon
+    compiler.compile = lambda: compiler.dummy_decorator
     deepspeed.init_distributed(timeout=timedelta(minutes=timeout_minutes), verbose=False)
     if accelerator.device_name() == "cpu":
         return torch.device("cpu")
@@ -69,6 +74,8 @@ class Engine:
             betas=(config.optim.beta1, config.optim.beta2),
             fused=True,  # one pass over memory, on an offloaded optimizer's host too; no operator of DeepSpeed's own, no compiler
         )
+        averaging.follow(optimizer, config.ema)
+        self._adamw = optimizer
         self.engine, *_ = deepspeed.initialize(model=self.model, optimizer=optimizer, config=ds_config)
         self._files = self.engine.checkpoint_engine = Files()
         # scripts for use without this program: code that nothing here runs, written by rank 0 alone between two collectives
@@ -138,25 +145,46 @@ class Engine:
 
     def _load_resharded(self, folder: Path, saved: dict) -> None:
         """Fill this engine's own shards from those of another layout; DeepSpeed's loader takes them in and derives the weights."""
-        optimizer, problem, state = self.engine.optimizer, None, {}
+        problem, state = None, {}
         reshard.check_zero(saved.get(LAYOUT, {}).get("zero_optimization", {}), self._zero)
-        fresh = optimizer.state_dict()
-        stage3, slices = reshard.is_zero3(fresh), self._slices(fresh)
+        fresh = self.engine.optimizer.state_dict()
+        slices = self._slices(fresh)
         try:
             state = reshard.read(folder, saved["param_shapes"], fresh, slices, self._trained(), comm.rank())
         except DataError as error:
             problem = str(error)
         if problem := comm.agree(problem):
             raise DataError(f"{folder}: {problem}")
+        self._take_in(state)
+        for name in ("global_steps", "global_samples", "skipped_steps"):
+            setattr(self.engine, name, saved[name])
+
+    def _take_in(self, state: dict, moments: bool = True) -> None:
+        """Load this rank's optimizer state, and derive the weights of the forward pass from its masters (collective; ZeRO-1 to 3)."""
+        optimizer, stage3 = self.engine.optimizer, reshard.is_zero3(state)
         if stage3:  # small parameters stay whole beside their shards; they are cut before loading, and gathered anew after it
             optimizer.checkpoint_event_prologue()
-        optimizer.load_state_dict([state] * comm.world_size(), load_from_fp32_weights=True)
+        optimizer.load_state_dict([state] * comm.world_size(), load_optimizer_states=moments, load_from_fp32_weights=True)
         if stage3:
             optimizer.checkpoint_event_epilogue()
         else:
             optimizer.update_lp_params()
-        for name in ("global_steps", "global_samples", "skipped_steps"):
-            setattr(self.engine, name, saved[name])
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """A context in which the weights are their moving averages; then they are, bit for bit, what they were (collective).
+
+        Weights that never had an update stay what they are. An error inside leaves the averages in place: a rank that raised alone must
+        not begin a collective.
+        """
+        self._exchange()
+        yield
+        self._exchange()
+
+    def _exchange(self) -> None:
+        averaging.exchange(self._adamw)
+        if self._zero["stage"]:
+            self._take_in(self.engine.optimizer.state_dict(), moments=False)
 
     def _slices(self, fresh: dict) -> list[reshard.Slices]:
         """By rank, what this engine's optimizer shards hold (collective)."""

@@ -14,7 +14,7 @@ import torch
 from data_prep.shards import Manifest, write_json
 from pipeline import comm
 from pipeline.batches.loader import RankStep
-from pipeline.config import OptimSettings, RunConfig
+from pipeline.config import EmaSettings, OptimSettings, RunConfig
 from pipeline.model.crem import Crem
 from pipeline.model.trainable import parameter_counts
 from pipeline.track import Tracker
@@ -195,7 +195,16 @@ def _headline(command: Command, ds_config: dict, data: Manifest, counts: dict[st
         f"{config.batch.conversations} conversations\n"
         f"  rates: {_rates(config.optim)}\n"
         f"  AdamW betas {config.optim.beta1:g} {config.optim.beta2:g}, seed {config.seed}, kernels {config.model.kernels}"
+        f"{_average(config.ema)}"
     )
+
+
+def _average(ema: EmaSettings) -> str:
+    """A line on the average of the weights, where there is one."""
+    if ema.decay is None:
+        return ""
+    start = max(1, ema.update_after_step)
+    return f"\n  average of the weights: decay {ema.decay:g}, from update {start} on; exported beside them; held-out rows see the weights"
 
 
 def _rates(optim: OptimSettings) -> str:

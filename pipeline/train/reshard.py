@@ -22,8 +22,11 @@ import torch
 from torch import Tensor
 
 from data_prep.samples import DataError
+from pipeline.train.averaging import AVERAGE
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+STATES = (*MOMENTS, AVERAGE)
+"""What AdamW keeps of every element; the average where there is one."""
 KEYS = {True: ("fp32_flat_groups", "optimizer_state_dict"), False: ("single_partition_of_fp32_groups", "base_optimizer_state")}
 """Under which names a rank's state holds weights and AdamW's state: in ZeRO-3 (True), in ZeRO-1 and 2 (False)."""
 
@@ -60,11 +63,12 @@ def check_zero(*zero: Mapping) -> None:
     """
     for settings in zero:
         found = [key for key in ("offload_optimizer", "offload_param") if (settings.get(key) or {}).get("device") == "nvme"]
-        found += [key for key in ("mics_shard_size",) if settings.get(key, 0) > 0]
+        # of shards in round-robin order DeepSpeed 0.19.8 writes down the places that they would have without (`_create_param_mapping`)
+        found += [key for key in ("mics_shard_size", "round_robin_gradients") if settings.get(key, 0) > 0]
         if found:
             raise DataError(
-                f"found zero_optimization.{found[0]}, with nvme or MiCS shards; expected shards of one rank each, in its files, or they "
-                "cannot be dealt out anew. Resume with the ranks and the DeepSpeed config of the run that saved"
+                f"found zero_optimization.{found[0]}, with nvme, MiCS or round-robin shards; expected shards of one rank each, in its "
+                "files and in order, or they cannot be dealt out anew. Resume with the ranks and the DeepSpeed config of the run that saved"
             )
 
 
@@ -177,10 +181,10 @@ def refilled(fresh: dict, own: dict[str, Span], saved: Sequence[dict], held: Seq
     if found != numels:
         differ = sorted(name for name in found.keys() | numels.keys() if found.get(name) != numels.get(name))
         raise DataError(f"found a checkpoint of other parameters than those that train now ({', '.join(differ[:3])}, {len(differ)} in all)")
-    new = _empty(fresh)
+    old_flats = [_flats(state) for state in saved]
+    new = _empty(fresh, {key for old in old_flats for flat in old for key in flat} & set(STATES))
     steps: list = []
-    for state, part in zip(saved, held, strict=True):
-        old = _flats(state)
+    for old, part in zip(old_flats, held, strict=True):
         steps += [flat["step"] for flat in old if "step" in flat]
         for name, mine in own.items():
             if name in part:
@@ -193,23 +197,24 @@ def _copy(old: dict[str, Tensor], there: Span, new: dict[str, Tensor], here: Spa
     start = max(there.start, here.start)
     numel = min(there.start + there.numel, here.start + here.numel) - start
     if numel > 0:
-        for key in ("weight", *MOMENTS):
+        for key in ("weight", *STATES):
             if key in old:
                 source = old[key].narrow(0, there.place + start - there.start, numel)
                 new[key].narrow(0, here.place + start - here.start, numel).copy_(source)
 
 
 def _flats(state: dict) -> list[dict]:
-    """A rank's flat tensors: "weight", and once it has made a step both moments and "step"."""
+    """A rank's flat tensors: "weight", and once it has made a step both moments, the average if there is one, and "step"."""
     weights, optimizer = KEYS[is_zero3(state)]
     moved = state[optimizer]["state"]
     return [
-        {"weight": weight} | {key: moved[i][key] for key in ("step", *MOMENTS) if i in moved} for i, weight in enumerate(state[weights])
+        {"weight": weight} | {key: moved[i][key] for key in ("step", *STATES) if key in moved.get(i, ())}
+        for i, weight in enumerate(state[weights])
     ]
 
 
-def _empty(fresh: dict) -> list[dict[str, Tensor]]:
-    """Zeros for weights and moments of every flat tensor.
+def _empty(fresh: dict, states: set[str]) -> list[dict[str, Tensor]]:
+    """Zeros for weights and these states of every flat tensor.
 
     ZeRO-1 and 2 give theirs without the padding at its end; ZeRO-1 in bf16, another class of DeepSpeed's that names no stage, with it.
     """
@@ -217,13 +222,15 @@ def _empty(fresh: dict) -> list[dict[str, Tensor]]:
     weights = fresh[KEYS[is_zero3(fresh)][0]]
     padding = padding if len(padding) == len(weights) else [0] * len(weights)
     sizes = [weight.numel() + more for weight, more in zip(weights, padding, strict=True)]
-    return [{key: torch.zeros(size) for key in ("weight", *MOMENTS)} for size in sizes]
+    return [{key: torch.zeros(size) for key in ("weight", *states)} for size in sizes]
 
 
 def _packed(fresh: dict, new: list[dict[str, Tensor]], steps: list) -> dict:
     """As the engine's own state; without moments where the run that saved had not made a step."""
     weights, optimizer = KEYS[is_zero3(fresh)]
-    state = {i: {"step": _copied(steps[0])} | {key: flat[key] for key in MOMENTS} for i, flat in enumerate(new)} if steps else {}
+    state = (
+        {i: {"step": _copied(steps[0])} | {key: flat[key] for key in STATES if key in flat} for i, flat in enumerate(new)} if steps else {}
+    )
     return fresh | {weights: [flat["weight"] for flat in new], optimizer: fresh[optimizer] | {"state": state}}
 
 

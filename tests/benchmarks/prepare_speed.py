@@ -1,8 +1,8 @@
 """Rows per second of `prepare` against datasets.map with the image processor: python -m tests.benchmarks.prepare_speed [MMEB_TRAIN_FOLDER]
 
 Both make ready every side of the same rows of MMEB-train-format data: decode, resize, tokenize, write. The usual way (`tests/benchmarks/
-prepare_map.py`) stores the processor's patches in float16; ours stores token ids, roles and PNG files of the resized pictures, digested and
-flushed to disk. Every round runs all of it in turn; medians are printed.
+prepare_map.py`) stores the processor's patches in float16; ours stores token ids, roles and the resized pictures, compressed without loss,
+digested and flushed to disk. Every round runs all of it in turn; medians are printed.
 
     rows/s          datasets.map: its processes' start included, imports and reading the table not; its result is in a cache, which
                     save_to_disk (one process) copies to where it is wanted. Ours: the job in a running Ray whose workers have loaded the

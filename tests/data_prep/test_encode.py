@@ -18,7 +18,6 @@ from data_prep.checkpoint import FAMILIES
 from data_prep.encode import (
     Encoder,
     EncodeSettings,
-    PreparedImage,
     TokenSequence,
     TooLongError,
     count_answer_tokens,
@@ -29,6 +28,7 @@ from data_prep.encode import (
 from data_prep.images import open_image
 from data_prep.samples import DataError, ImageRef, RawSample, Side, Turn
 from data_prep.schema import ROW, Role
+from data_prep.stored import PreparedImage
 from pipeline.model.chorus import add_chorus
 
 

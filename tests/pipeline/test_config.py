@@ -86,6 +86,7 @@ VALID = {
     "optim.beta1": 0.0,
     "optim.beta2": 0.5,
     "optim.clip": 3.0,
+    "ema.decay": 0.999,
 }
 """A value beside its default for every field with a plain value."""
 
@@ -105,6 +106,8 @@ INVALID = [
     *[("data.epochs", value) for value in ({"a": 0}, {"a": -1}, {"a": NAN}, {"a": INF}, {"a": "once"}, [1], "a")],
     *[("loss.margin", value) for value in (-2.1, 2.1, NAN, INF, "some")],
     *[(f"evaluate.{name}", value) for name in ("every", "rows") for value in (0, -1, 1.5, "many")],
+    *[("ema.decay", value) for value in (0, 1, -0.1, 1.5, NAN, INF, "slow")],
+    *[("ema.update_after_step", value) for value in (-1, 0.5, None, "late")],
     ("data.verify", "perhaps"),
     ("save_in_background", "perhaps"),
     ("keep_best_is", "larger"),
@@ -167,6 +170,7 @@ def test_every_plain_field_is_in_the_table() -> None:
     special |= {"model.attention", "model.gradient_checkpointing", "model.freeze_vision"}
     special |= {"model.lora.rank", "model.lora.alpha", "model.lora.dropout"}
     special |= {"evaluate", "evaluate.shards", "evaluate.every", "evaluate.rows"}
+    special |= {"ema", "ema.update_after_step"}
     names = {".".join(path) for path in paths() if path[0] != "track"}
     assert names - special - {"model", "model.lora", "data", "batch", "chorus", "loss", "optim", "optim.rates"} == set(VALID)
 
@@ -234,6 +238,13 @@ def test_evaluation_settings_need_rows_to_look_at() -> None:
             RunConfig.model_validate({"evaluate": settings})
 
 
+def test_an_average_starts_where_there_is_one() -> None:
+    ema = parse(["tiny", "--ema.decay", "0.99", "--ema.update-after-step", "100"]).config.ema
+    assert (ema.decay, ema.update_after_step) == (0.99, 100)
+    with pytest.raises(ValidationError, match=r"ema.update_after_step = 100, but there is no average: set ema.decay, or leave it out"):
+        RunConfig.model_validate({"ema": {"update_after_step": 100}})
+
+
 def test_a_rate_of_the_temperature_needs_one_that_is_learnt() -> None:
     rate = {"optim": {"rates": {"temperature": 1e-3}}}
     assert RunConfig.model_validate({"loss": {"learn_temperature": True}} | rate).optim.rates.temperature == 1e-3
@@ -276,6 +287,7 @@ def test_content_is_what_the_result_depends_on() -> None:
     words = [word for name, value in watching.items() for word in (f"--{name}", str(value))]
     assert parse([*words, "--no-save-in-background"]).config.content() == base
     assert parse(["--seed", "1"]).config.content() != base
+    assert parse(["--ema.decay", "0.9"]).config.content() == base | {"ema": {"decay": 0.9, "update_after_step": 0}}
 
 
 def test_last_step() -> None:

@@ -234,5 +234,6 @@ def test_the_example_in_the_documentation_runs(folder, picture, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(textwrap.dedent(example), names)
+    assert names["found"].numbers[0, 0] == names["best"]
     assert names["best"] in (0, 1) and names["pages"].shape == (2, 64) and len(names["native"]) == 2
     assert os.path.getsize("memory.safetensors") < 8000, "two contexts of two chorus tokens in two layers"

@@ -11,9 +11,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from data_prep.command import exit_status
 from data_prep.samples import DataError
 from data_prep.shards import atomic_file
-from pipeline.evaluate.command import exit_status
 from pipeline.evaluate.compare import tables
 from pipeline.evaluate.compare.comparison import compare
 from pipeline.evaluate.compare.evaluations import Evaluation, read_evaluation

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 
 from pipeline.evaluate.compare.comparison import Comparison, Estimate, Line
+from pipeline.evaluate.percent import percent
 from pipeline.evaluate.report import Table, footnotes, piped, plain
 
 HEAD = ("questions", "of", "score", "95 % interval", "change", "95 % interval", "p", "corrected", "by", "verdict")
@@ -86,11 +87,7 @@ def as_json(comparison: Comparison) -> str:
 
 
 def _scored(estimate: Estimate | None) -> tuple[str, str]:
-    return ("-", "-") if estimate is None else (_percent(estimate.value), _range(estimate))
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    return ("-", "-") if estimate is None else (percent(estimate.value), _range(estimate))
 
 
 def _signed(value: float) -> str:
@@ -98,7 +95,7 @@ def _signed(value: float) -> str:
 
 
 def _range(estimate: Estimate, signed: bool = False) -> str:
-    number = _signed if signed else _percent
+    number = _signed if signed else percent
     return f"{number(estimate.low)} to {number(estimate.high)}"
 
 

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_prep.samples import DataError
+from data_prep.command import exit_status
 from data_prep.sources.benchmarks import load_benchmark
 from data_prep.sources.mmeb_eval import load_sets
 from pipeline.evaluate.page.render import write_report
@@ -17,16 +17,15 @@ from pipeline.evaluate.page.tables import read_report
 
 def main(argv: list[str] | None = None) -> int:
     """Write the page; returns the exit status (2: bad input, said so on standard error)."""
-    args = _parser().parse_args(argv)
-    try:
-        report = read_report(args.evaluation)
-        sets = load_sets(args.mmeb, args.image_root) if args.mmeb else []
-        named = [path for given in args.benchmarks for path in (sorted(given.glob("*.tsv")) if given.is_dir() else [given])]
-        print(write_report(report, args.evaluation, sets, [load_benchmark(path) for path in named], args.study))
-        return 0
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_status(_write, _parser().parse_args(argv))
+
+
+def _write(args: argparse.Namespace) -> int:
+    report = read_report(args.evaluation)
+    sets = load_sets(args.mmeb, args.image_root) if args.mmeb else []
+    named = [path for given in args.benchmarks for path in (sorted(given.glob("*.tsv")) if given.is_dir() else [given])]
+    print(write_report(report, args.evaluation, sets, [load_benchmark(path) for path in named], args.study))
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -27,6 +27,7 @@ from pipeline.evaluate.page.charts import Bar, bars, curves
 from pipeline.evaluate.page.clean import clean, link
 from pipeline.evaluate.page.gallery import answer_gallery, retrieval_gallery
 from pipeline.evaluate.page.pictures import BUDGET, Picture, Pictures
+from pipeline.evaluate.percent import percent
 from pipeline.evaluate.report import Report, counted, set_scores
 from pipeline.evaluate.report import tables as text_tables
 
@@ -97,13 +98,13 @@ def _tiles(report: Report) -> list[tuple[str, str, str]]:
         means, counts = average(sets), coverage(sets)
         guess = average(SetScore(row.meta, row.split, row.chance) for row in report.retrieval)
         out += [
-            (f"P@1 {name}", _percent(means[name]), f"{counts[name]} set{'s' * (counts[name] > 1)}, guessing {_percent(guess[name])}")
+            (f"P@1 {name}", percent(means[name]), f"{counts[name]} set{'s' * (counts[name] > 1)}, guessing {percent(guess[name])}")
             for name in ("all", *META_TASKS)
             if counts[name]
         ]
     for mode in ("native", "compressed"):
         if scores := [row.score for row in counted(report.answers) if row.mode == mode]:
-            out.append((f"answers, {mode}", _percent(sum(scores) / len(scores)), f"mean of {len(scores)} benchmarks"))
+            out.append((f"answers, {mode}", percent(sum(scores) / len(scores)), f"mean of {len(scores)} benchmarks"))
     return out
 
 
@@ -154,7 +155,3 @@ def _maps(folder: Path, pictures: Pictures) -> list[tuple[Picture, dict[str, Any
 def _files(folder: Path) -> list[tuple[str, str]]:
     """(name, address) of every prediction file."""
     return [(path.name, link("predictions", path.name)) for path in sorted((folder / "predictions").glob("*.jsonl"))]
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"

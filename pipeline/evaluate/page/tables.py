@@ -16,6 +16,7 @@ from pipeline.evaluate import published
 from pipeline.evaluate.comprehension import PUBLISHED_NATIVE, six
 from pipeline.evaluate.metrics import average
 from pipeline.evaluate.page.charts import Curve
+from pipeline.evaluate.percent import percent
 from pipeline.evaluate.report import Report, Table, counted, set_scores
 from pipeline.evaluate.stored_report import stored_report
 
@@ -101,7 +102,7 @@ def vlm_table(report: Report) -> Table:
 def chorus_table(points: Iterable[ChorusPoint]) -> Table:
     """The paper's Table 4."""
     rows = [
-        (f"{_tokens(point.k)}, {point.source}", *map(_percent, (point.p_at_1, point.native, point.compressed)), _percent(point.cache, 2))
+        (f"{_tokens(point.k)}, {point.source}", *map(percent, (point.p_at_1, point.native, point.compressed)), percent(point.cache, 2))
         for point in sorted(points)
     ]
     for row in published.CHORUS:
@@ -143,7 +144,3 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _tokens(k: int) -> str:
     return f"{k} token{'s' * (k > 1)}"
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "-" if value is None else f"{100 * value:.{digits}f}"

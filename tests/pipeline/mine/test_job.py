@@ -149,7 +149,7 @@ def test_refusals(settings: MineSettings, report: dict, tmp_path: Path, capsys: 
     words = [str(settings.root), "--checkpoint", settings.checkpoint, "--out", str(tmp_path / "x")]
     assert main([*words, "--first-rank", "9", "--last-rank", "3"]) == 2
     assert main([*words, "--margin", "7"]) == 2
-    assert "last_rank = 3: expected at least first_rank = 9" in (said := capsys.readouterr().err) and "--margin: " in said
+    assert "last_rank = 3: expected at least first_rank = 9" in (said := capsys.readouterr().err) and "error: --margin 7.0: " in said
 
 
 @pytest.mark.slow

@@ -91,6 +91,16 @@ def test_states_by_stage():
     assert offloaded.gpu == {} and sum(offloaded.host.values()) == 500 + 1000 + 2000 + 2000
 
 
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_moving_average_takes_four_bytes_of_what_trains(stage):
+    """Shared out as the moments are; on the host where they are."""
+    sharding = Sharding.model_validate({"zero_optimization": {"stage": stage}})
+    without, with_ = (memory.states(1000, 600, sharding, 4, averaged) for averaged in (False, True))
+    assert with_.gpu == without.gpu | {"average": 600 if stage else 2400} and with_.host == without.host == {}
+    offloaded = memory.states(1000, 600, sharding_of(stage=3, offload_optimizer={"device": "cpu"}), 4, averaged=True)
+    assert offloaded.host["average"] == 600 and "average" not in offloaded.gpu
+
+
 def test_the_plan_of_crem_2b_on_eight_gpus():
     """The literal bytes, so that a changed formula is seen."""
     config = RECIPES["crem_2b"]()

@@ -39,6 +39,8 @@ def kill_in(job: Supervised, module: str, family: int) -> None:
     code, output = job.end(30)
     if module == "pipeline.supervise":
         assert code == -signal.SIGKILL
+    elif (module, code) == ("bin/deepspeed", 4):  # ranks hear of it first, and one that saves quickly may still do so
+        assert "asked to stop, and saved" in output
     else:
         assert code == 5 and "lost: rank 0" in output and "rank 1" in output, output
     assert not (job.out / "result.json").exists()

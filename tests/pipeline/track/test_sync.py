@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.track import Tracker, TrackSettings
 from pipeline.track.__main__ import main
-from pipeline.track.record import Entry, Record
+from pipeline.track.record import MARK, Entry, Record
 
 Start = Callable[..., Tracker]
 
@@ -56,6 +56,19 @@ def test_a_whole_run_gains_nothing(start: Start, store: TrackSettings, client: m
     after = client.get_run(tracker.run_id).data
     assert (before.params, before.tags, before.metrics) == (after.params, after.tags, after.metrics)
     assert len(client.get_metric_history(tracker.run_id, "loss")) == 3
+
+
+def test_a_double_that_a_slow_server_made_goes_unless_it_holds_metrics(
+    start: Start, store: TrackSettings, client: mlflow.MlflowClient, tmp_path: Path
+) -> None:
+    tracker = _everything(start, tmp_path, store)
+    own = client.get_run(tracker.run_id)
+    mark = {MARK: own.data.tags[MARK]}
+    empty, used, other = (client.create_run(own.info.experiment_id, tags=tags).info.run_id for tags in (mark, mark, {MARK: "another's"}))
+    client.log_metric(used, "loss", 1.0)
+    assert main(["sync", str(tmp_path)]) == 0
+    stages = [client.get_run(run_id).info.lifecycle_stage for run_id in (tracker.run_id, used, other, empty)]
+    assert stages == ["active", "active", "active", "deleted"]
 
 
 def test_a_file_that_is_gone_is_said(start: Start, tmp_path: Path, capsys) -> None:

@@ -1,8 +1,9 @@
-"""Trainer ranks that are up in a second or two, so that killing many is affordable: forked from a process that has imported everything.
+"""Ranks that are up in a second or two, so that starting and killing many is affordable: forked from a process with all imports done.
 
-They are ranks like any other: processes of their own, gloo, the trainer's `main`, real signals.
+They are ranks like any other: processes of their own, gloo, the trainer's `main` or a test's script, real signals.
 """
 
+import atexit
 import json
 import os
 import random
@@ -12,11 +13,12 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
-
-from ranks import ROOT
 
 from pipeline.ports import free_port
+
+ROOT = Path(__file__).resolve().parents[3]
+ALONE_S = 20.0
+"""How long a rank may wait for one that was killed before they met."""
 
 
 @dataclass
@@ -72,15 +74,39 @@ class Job:
         """Exit statuses by rank; fails with what was printed if one runs on."""
         found = [self._nursery.ask({"wait": pid, "seconds": seconds})["status"] for pid in self.pids]
         if None in found:
-            for pid in (pid for pid, status in zip(self.pids, found, strict=True) if status is None):
-                os.kill(pid, signal.SIGKILL)
-                self._nursery.ask({"wait": pid, "seconds": 30})
+            self._end([pid for pid, status in zip(self.pids, found, strict=True) if status is None])
             raise AssertionError(f"ranks ran on for {seconds} s: {found}\n{self.text()[-3000:]}")
         return found
+
+    def succeed(self, seconds: float) -> None:
+        """Wait until all have ended with 0; the first that did not takes the others down, and fails with what was printed."""
+        limit, left = time.monotonic() + seconds, list(self.pids)
+        while left:
+            status = self._nursery.ask({"wait": left[0], "seconds": 0.1})["status"]
+            if status == 0:
+                left.pop(0)
+            elif status is not None or time.monotonic() > limit:
+                self._end(left if status is None else left[1:])
+                what = f"ran on for {seconds} s" if status is None else f"ended with {status}"
+                raise AssertionError(f"a rank {what}:\n{self.text()[-4000:]}")
+            else:
+                left.append(left.pop(0))
+
+    def _end(self, pids: list[int]) -> None:
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+            self._nursery.ask({"wait": pid, "seconds": 30})
 
     def ended(self, rank: int) -> bool:
         """Whether a rank has ended by itself; it is not waited for."""
         return _state(self.pids[rank]) == "Z"
+
+    def ends_within(self, rank: int, seconds: float) -> bool:
+        """Whether a rank ends by itself in that time."""
+        limit = time.monotonic() + seconds
+        while not self.ended(rank) and time.monotonic() < limit:
+            time.sleep(0.05)
+        return self.ended(rank)
 
     def text(self) -> str:
         """What all ranks printed."""
@@ -88,7 +114,7 @@ class Job:
 
 
 class Nursery:
-    """Starts jobs; a context manager."""
+    """Starts jobs."""
 
     def __init__(self, checkpoint: Path, folder: Path):
         self._folder, self._count = folder, 0
@@ -103,12 +129,14 @@ class Nursery:
             stderr=(folder / "nursery.log").open("w"),
             text=True,
         )
-
-    def __enter__(self) -> Self:
         self._answer()
-        return self
 
-    def __exit__(self, *_) -> None:
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+        return self._server.poll() is None
+
+    def close(self) -> None:
+        """End it, and with it every rank that is left."""
         self._server.stdin.close()
         self._server.wait(30)
 
@@ -119,13 +147,19 @@ class Nursery:
         return self._answer()
 
     def start(
-        self, argv: list[str], world: int = 2, limits: dict[int, int] | None = None, faults: dict[int, dict] | None = None
+        self,
+        argv: list[str],
+        world: int = 2,
+        limits: dict[int, int] | None = None,
+        faults: dict[int, dict] | None = None,
+        script: Path | None = None,
     ) -> Job:
-        """Start the trainer's ranks.
+        """Start the ranks of the trainer, or of a script.
 
         Args:
             limits: bytes that a file may have, by rank (RLIMIT_FSIZE): where a disk is full, as far as that rank can tell.
             faults: arguments of `faults.install`, by rank.
+            script: what is run instead of the trainer, as `python SCRIPT ARGV`.
         """
         self._count += 1
         log, port = self._folder / f"job-{self._count}.log", free_port()
@@ -135,6 +169,7 @@ class Nursery:
             env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
             request = {"argv": argv, "env": {name: str(value) for name, value in env.items()}, "log": str(log)}
             request |= {"limit": (limits or {}).get(rank), "fault": (faults or {}).get(rank)}
+            request |= {"script": str(script) if script else None}
             pids.append(self.ask(request)["pid"])
         return Job(self, pids, log)
 
@@ -150,6 +185,22 @@ class Nursery:
         if not line:
             raise AssertionError("the nursery ended:\n" + (self._folder / "nursery.log").read_text()[-3000:])
         return json.loads(line)
+
+
+_SHARED: list[Nursery] = []
+
+
+def shared(checkpoint: Path, folder: Path) -> Nursery:
+    """The nursery of this process, which has its imports behind it: begun by whoever asks first, ended with the process.
+
+    Args:
+        checkpoint: any small one, read once, so that what transformers imports late is imported.
+        folder: for logs.
+    """
+    if not _SHARED or not _SHARED[0].alive():
+        _SHARED[:] = [Nursery(checkpoint, folder)]
+        atexit.register(_SHARED[0].close)
+    return _SHARED[0]
 
 
 def kill_at_random(nursery: Nursery, training: Training, rng: random.Random) -> tuple[str, list[int]]:
@@ -171,6 +222,8 @@ def kill_at_random(nursery: Nursery, training: Training, rng: random.Random) -> 
         return "", job.wait()
     job.signal(rank, signal.SIGKILL)
     where = "while it was set up" if len(training.lines()) == before else f"after step {len(training.lines())}"
+    if after is None and not job.ends_within(1 - rank, ALONE_S):
+        job.signal(1 - rank, signal.SIGKILL)  # it waits to meet the other; a launcher, which there is none here, would end it
     return f"rank {rank} {where}", job.wait()
 
 

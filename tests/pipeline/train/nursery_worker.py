@@ -1,7 +1,7 @@
 """The process that `nursery.Nursery` forks ranks from; it has imported what a rank needs. Reads and writes JSON, one line a message.
 
-    {"argv", "env", "log", "limit", "fault"}  ->  {"pid"}        fork a rank, its output to a file
-    {"wait", "seconds"}                       ->  {"status"}     its exit status (negative: a signal), null if it still runs
+    {"argv", "env", "log", "limit", "fault", "script"}  ->  {"pid"}        fork a rank, its output to a file
+    {"wait", "seconds"}                                 ->  {"status"}     its exit status (negative: a signal), null if it still runs
 """
 
 import os
@@ -10,8 +10,10 @@ ANSWERS = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # libraries print where they like
 
 import ctypes
+import gc
 import json
 import resource
+import runpy
 import signal
 import sys
 import time
@@ -33,6 +35,8 @@ def serve(checkpoint: Path) -> None:
     torch.set_num_threads(1)
     load_backbone(checkpoint, torch.float32)  # and with it the imports that transformers puts off
     Encoder(checkpoint)
+    gc.collect()
+    gc.freeze()  # DeepSpeed collects garbage for every engine: ranks need not look through what they were born with
     answer({"ready": True})
     for line in sys.stdin:
         request = json.loads(line)
@@ -72,7 +76,11 @@ def rank(request: dict) -> int:
         resource.setrlimit(resource.RLIMIT_FSIZE, (request["limit"], request["limit"]))
     if request["fault"]:
         faults.install(**request["fault"])
-    return main(request["argv"])
+    if not request["script"]:
+        return main(request["argv"])
+    sys.argv = [request["script"], *request["argv"]]
+    runpy.run_path(request["script"], run_name="__main__")
+    return 0
 
 
 def wait(pid: int, seconds: float) -> int | None:

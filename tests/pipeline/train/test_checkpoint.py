@@ -4,7 +4,7 @@ import pytest
 
 from data_prep.samples import DataError
 from pipeline.config import RunConfig
-from pipeline.train.checkpoint import Belongs, CheckpointManifest, check
+from pipeline.train.checkpoint import Belongs, CheckpointManifest, check, newest_whole
 from pipeline.train.commit import commit
 
 BELONGS = Belongs(zero_stage=3, precision="fp32", data_digest="d")
@@ -26,15 +26,27 @@ def write(root, content: dict, **layout):
         ({}, {"model": {"train": "lora"}}, "model.train: full then, lora now"),
         ({}, {"model": {"freeze_vision": True}}, "model.freeze_vision: False then, True now"),
         ({"model": {"train": "lora"}}, DROPOUT, "model.lora.dropout: 0.0 then, 0.1 now"),
+        ({}, {"ema": {"decay": 0.9}}, "ema: None then, {'decay': 0.9, "),
+        ({"ema": {"decay": 0.9}}, {"ema": {"decay": 0.99}}, "ema.decay: 0.9 then, 0.99 now"),
         (DROPOUT, DROPOUT | {"batch": {"chunk_tokens": 4096}}, "batch.chunk_tokens: 8192 then, 4096 now"),
         (DROPOUT, DROPOUT | {"batch": {"row_tokens": 1024}}, "batch.row_tokens: 2048 then, 1024 now"),
     ],
-    ids=["train", "freeze_vision", "dropout", "chunks with dropout", "rows with dropout"],
+    ids=["train", "freeze_vision", "dropout", "an average", "another average", "chunks with dropout", "rows with dropout"],
 )
 def test_other_content_is_refused_and_named(tmp_path, then: dict, now: dict, named: str) -> None:
     folder = write(tmp_path, RunConfig.model_validate(then).content())
     with pytest.raises(DataError, match=named):
         check(folder, RunConfig.model_validate(now), BELONGS)
+
+
+def test_a_manifest_that_was_just_read_is_not_read_again(tmp_path, monkeypatch) -> None:
+    """And it is looked at like any other."""
+    folder = write(tmp_path, RunConfig().content())
+    found = newest_whole(tmp_path, print)
+    monkeypatch.setattr("pipeline.train.commit.read", lambda folder: pytest.fail("digested twice"))
+    assert found[0] == folder and check(folder, RunConfig(), BELONGS, found[1]).step == 2
+    with pytest.raises(DataError, match="trained on other shards"):
+        check(folder, RunConfig(), BELONGS._replace(data_digest="e"), found[1])
 
 
 @pytest.mark.parametrize("model", [{}, {"train": "lora"}], ids=["full", "lora"])

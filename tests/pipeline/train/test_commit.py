@@ -85,7 +85,8 @@ def test_falling_back_sets_aside_what_is_not_whole(tmp_path):
     (tmp_path / "step-00000006/a.pt").write_bytes(b"torn")
     (tmp_path / "step-00000004/manifest.json").unlink()
     said = []
-    assert newest_whole(tmp_path, said.append) == tmp_path / "step-00000002"
+    folder, manifest = newest_whole(tmp_path, said.append)
+    assert folder == tmp_path / "step-00000002" and manifest == commit.read(folder) and manifest["step"] == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["refused-step-00000004", "refused-step-00000006", "step-00000002"]
     assert len(said) == 2 and "a.pt: found other bytes" in said[0] and "set aside as refused-step-00000006" in said[0]
     assert newest_whole(tmp_path / "nowhere", said.append) is None

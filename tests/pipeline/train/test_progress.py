@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from pipeline.batches.loader import RankStep
-from pipeline.config import OptimSettings, RunConfig
+from pipeline.config import EmaSettings, OptimSettings, RunConfig
 from pipeline.losses.geometry import Geometry
 from pipeline.track import Tracker, TrackSettings
 from pipeline.train.held_out import HeldOutResult
-from pipeline.train.progress import Progress, _rates
+from pipeline.train.progress import Progress, _average, _rates
 from pipeline.train.step import StepResult
 
 HEALTHY, COLLAPSED = Geometry(0.5, -1.5, 40.0, full_rank=71), Geometry(0.1, -0.2, 1.34, full_rank=71)
@@ -53,6 +53,13 @@ def test_a_collapse_is_said_once(tmp_path, work, capsys) -> None:
 def test_healthy_embeddings_are_not_warned_of(tmp_path, work, capsys) -> None:
     run(tmp_path, work, [HEALTHY] * 4)
     assert "warning" not in capsys.readouterr().out
+
+
+def test_an_average_of_weights_is_announced() -> None:
+    assert _average(EmaSettings()) == ""
+    said = "average of the weights: decay 0.999, from update {} on; exported beside them; held-out rows see the weights"
+    assert _average(EmaSettings(decay=0.999)) == "\n  " + said.format(1)
+    assert _average(EmaSettings(decay=0.999, update_after_step=50)) == "\n  " + said.format(50)
 
 
 def test_metrics(tmp_path, work) -> None:

@@ -43,3 +43,8 @@ def test_a_step_with_a_non_finite_loss_is_refused_on_all_ranks(runs):
     assert not refused["applied"] and refused["unchanged"]
     assert not runs["poisoned"]["others"][0][1]["applied"]
     assert refused["loss"] != refused["loss"]  # NaN, and said so
+
+
+def test_no_rank_has_waited_for_a_compiler(runs):
+    """DeepSpeed's check for Muon would import it: four seconds of each rank's start."""
+    assert [run["compiler"] for run in runs.values()] == [False, False, False]

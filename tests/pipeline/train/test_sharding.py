@@ -6,7 +6,8 @@ NVMe offloading is missing here: DeepSpeed's I/O operator needs libaio. Its file
 from pathlib import Path
 
 import pytest
-from ranks import ROOT, run_ranks
+from nursery import ROOT
+from ranks import run_ranks
 
 from pipeline.plan.memory import states
 from pipeline.train.ds_config import read_sharding
@@ -24,6 +25,8 @@ RUNS = {
     "zero3_bf16": ("zero3_bf16", "full"),
     "zero3_bf16_cpu_offload": ("zero3_bf16_cpu_offload", "full"),
     "zero3_bf16_multinode": ("zero3_bf16_multinode", "full"),
+    "averaged, zero1_bf16": ("zero1_bf16", "full"),
+    "averaged, zero3": ("zero3", "full"),
     "adapters, zero2_bf16": ("zero2_bf16", "lora"),
     "adapters, zero3_bf16": ("zero3_bf16", "lora"),
 }
@@ -33,7 +36,7 @@ RUNS = {
 def runs(shards, checkpoint, tmp_path_factory) -> dict[str, dict]:
     """Two steps under each config, one after another in one pair of processes."""
     scenarios = []
-    for name, train in RUNS.values():
+    for run, (name, train) in RUNS.items():
         path = ROOT / f"ds_configs/{name}.json"
         config = {
             "steps": 2,
@@ -42,6 +45,7 @@ def runs(shards, checkpoint, tmp_path_factory) -> dict[str, dict]:
             "data": {"shards": str(shards)},
             "batch": {"pairs": 8, "conversations": 2, "sub_batch": 4, "row_tokens": 256, "chunk_tokens": 512},
             "loss": {"temperature": 0.05},
+            "ema": {"decay": 0.9} if "averaged" in run else {},
         }
         zero = {"reduce_bucket_size": BUCKET} | ({"zero_hpz_partition_size": 2} if "multinode" in name else {})
         scenarios.append({"stage": _sharding(name).zero_optimization.stage, "config": config, "zero": zero})
@@ -78,7 +82,7 @@ def test_the_planners_states_are_the_engines_tensors(runs, name):
     """
     file, _ = RUNS[name]
     sharding, run = _sharding(file), runs[name]
-    planned = states(run["numbers"], run["trained"], sharding, ranks=2)
+    planned = states(run["numbers"], run["trained"], sharding, ranks=2, averaged="averaged" in name)
     bucket = 4 * BUCKET if sharding.zero_optimization.stage == 3 or file == "zero1" else 0
     found = max(sum(size for kind, size in held.items() if "int" not in kind) for held in run["held"])
     close = 0.06 if file == "zero2" else 0.01

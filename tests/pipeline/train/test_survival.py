@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 from damage import KINDS, damaged
 from faults import POINTS
-from nursery import Nursery, Training, kill_at_random, wait_until
+from nursery import Training, kill_at_random, shared, wait_until
 from safetensors.torch import load_file
 
 from data_prep.samples import DataError
@@ -24,8 +24,7 @@ KILLS = 5
 
 @pytest.fixture(scope="module")
 def nursery(checkpoint, tmp_path_factory):
-    with Nursery(checkpoint, tmp_path_factory.mktemp("nursery")) as nursery:
-        yield nursery
+    return shared(checkpoint, tmp_path_factory.mktemp("nursery"))
 
 
 @pytest.fixture(scope="module")

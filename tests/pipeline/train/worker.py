@@ -99,7 +99,8 @@ def run(scenario: dict) -> dict:
     "poison": the step in which rank 0 reads NaN; "poison gradient": (step, factor by which the last rank's gradient is multiplied);
     "slow": the rank whose sample layer sleeps, as seen by a PaceMeter; "restart": the step before which the engine is saved, built anew
     and loaded, "from": on which checkpoint it is then built, if on another; "export": where to export to at the end. "load": (step,
-    folder) to go on from; "save": (steps done, folder) to save at.
+    folder) to go on from; "save": (steps done, folder) to save at. "follow": keep the weights after every step. With ema.decay, the
+    averages are returned and, where there is an "export", exported to that name and "-ema".
     """
     config = RunConfig.model_validate(scenario["config"])
     engine = build(scenario, config)
@@ -132,7 +133,8 @@ def run(scenario: dict) -> dict:
                 engine.load(folder, "state")
             except DataError as error:
                 return {"results": results, "refused": str(error)}
-        before = _weights(engine) if poisoned else {}
+        averages = config.ema.decay is not None and poisoned
+        before, averages_before = _weights(engine) if poisoned else {}, _averages(engine) if averages else {}
         rate = learning_rate(config.optim, number, config.steps)
         trained = Scaled(engine, float(factor)) if bad_step == number and comm.rank() == comm.world_size() - 1 else engine
         result = train_step(trained, work, loader.blank(), config.loss, rate, "cpu", (config.seed, number))
@@ -141,6 +143,11 @@ def run(scenario: dict) -> dict:
         if poisoned:
             after = _weights(engine)
             record["unchanged"] = all(before[name].equal(after[name]) for name in before)
+        if averages:
+            after = _averages(engine)
+            record["average_unchanged"] = all(averages_before[name].equal(after[name]) for name in after)
+        if scenario.get("follow"):
+            record["weights"] = _weights(engine)
         if looks and looks.due(number + 1):
             record["held_out"] = vars(looks.measure(engine, torch.device("cpu")))
         record["pace"] = pace.read() if pace else None
@@ -150,13 +157,19 @@ def run(scenario: dict) -> dict:
             engine.save(Path(target), "state")
             comm.barrier()
     out = {"results": results, "weights": _weights(engine), "optimized": optimized(engine)}
+    if config.ema.decay is not None:
+        out["averaged"] = _averages(engine)
     out["log_scale"] = engine.log_scale() if config.loss.learn_temperature else None
+    out["compiler"] = "torch._inductor.compile_fx" in sys.modules
     if "export" in scenario:
         engine.model.eval()
         with torch.no_grad():
             out["embeddings"], out["answer_losses"] = engine.forward(work.chunks[0])
         out["batch"] = vars(work.chunks[0])
         export(engine, config.model.checkpoint, Path(scenario["export"]), {"step": config.steps})
+        if config.ema.decay is not None:
+            with engine.averaged():
+                export(engine, config.model.checkpoint, Path(scenario["export"] + "-ema"), {"step": config.steps})
     return out
 
 
@@ -168,6 +181,11 @@ def optimized(engine) -> int:
 
 def _weights(engine) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in engine.weights()}
+
+
+def _averages(engine: Engine) -> dict[str, torch.Tensor]:
+    with engine.averaged():
+        return _weights(engine)
 
 
 def main(run=run) -> None:

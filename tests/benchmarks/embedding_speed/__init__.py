@@ -1,0 +1,1 @@
+"""Embeddings a second beside sentence-transformers' `encode`; `python -m tests.benchmarks.embedding_speed --help`."""
