@@ -63,19 +63,23 @@ def load_image_processor(checkpoint: str, config: PreTrainedConfig) -> Qwen2VLIm
     return images
 
 
+def has_chorus(config: PreTrainedConfig) -> bool:
+    """Whether the checkpoint has been given chorus tokens (or, in their place, the end-of-sequence token)."""
+    return bool(getattr(config, "chorus_token_ids", None))
+
+
 def chorus_ids(config: PreTrainedConfig, checkpoint: str) -> tuple[int, ...]:
     """The ids of the chorus tokens, as `python -m pipeline.model chorus` recorded them in config.json.
 
     Raises:
         DataError: the checkpoint has none.
     """
-    ids = getattr(config, "chorus_token_ids", None)
-    if not ids:
+    if not has_chorus(config):
         raise DataError(
             f"{checkpoint}: found a checkpoint without chorus tokens (no chorus_token_ids in config.json); expected one that has "
             f"them. Add them once:\n    python -m pipeline.model chorus {checkpoint} OUT --k 16\nand use OUT from then on."
         )
-    return tuple(ids)
+    return tuple(config.chorus_token_ids)
 
 
 def _check_family(config: dict, checkpoint: str) -> None:

@@ -7,6 +7,7 @@ number of jobs may start at the same moment. Whatever keeps a job waiting is sai
 import os
 import secrets
 import sys
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count, islice
@@ -24,7 +25,7 @@ if not os.environ.get("RAY_ADDRESS"):
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from data_prep.samples import DataError
 
@@ -106,36 +107,63 @@ def as_finished(function: Callable[..., Result], items: list[Item], arguments: t
             ray.cancel(reference, force=True)
 
 
-def actors_as_finished(make: type, items: list[Item], arguments: tuple, workers: int) -> Iterator[tuple[Item, Result]]:
+def actors_as_finished(
+    make: type, items: list[Item], arguments: tuple, workers: int, most: int | None = None
+) -> Iterator[tuple[Item, Result]]:
     """(item, make(*arguments).work(item)) in the order in which they are done: for work that needs something costly opened first.
 
-    One actor on every GPU where the cluster has any, else `workers` of them on a CPU each; each has one item at a time. An actor that
-    dies is replaced and its item done again, up to five times.
+    One actor on every GPU where the cluster has any, but not more than `most`; else `workers` of them on a CPU each. Each has one item at
+    a time. In the place of an actor that dies, or whose node does, another is made, and its item done again, up to `RETRIES` times. (Not by
+    Ray's own retries: while it has not noticed that a node is gone, those are used up within seconds.)
 
     Raises:
-        DataError: the one that `work` raised, without the worker's stack: a message for people.
+        DataError: the one that `work` raised, without the worker's stack: a message for people; or an item's actors all died.
     """
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    place = {"num_gpus": 1} if gpus else {"num_cpus": 1}
-    remote = ray.remote(max_restarts=5, max_task_retries=5, **place)(make)
-    actors = [remote.remote(*arguments) for _ in range(min(gpus or workers, len(items)))]
-    waiting = iter(items)
-    running = {actor.work.remote(item): (actor, item) for actor, item in zip(actors, waiting, strict=False)}
+    remote = ray.remote(**({"num_gpus": 1} if gpus else {"num_cpus": 1}))(make)
+    waiting = deque(range(len(items)))
+    tries: Counter[int] = Counter()
+    running: dict[ray.ObjectRef, tuple[ray.actor.ActorHandle, int]] = {}
+
+    def give(actor: ray.actor.ActorHandle) -> None:
+        if waiting:
+            number = waiting.popleft()
+            running[actor.work.remote(items[number])] = (actor, number)
+        else:
+            ray.kill(actor)  # its place may be the only one left for the successor of one whose node has died
+
     try:
+        for _ in range(min(min(gpus, most or gpus) or workers, len(items))):
+            give(remote.remote(*arguments))
         while running:
             done = _first(list(running), f"one of the {len(running)} items under way")
-            actor, item = running.pop(done)
-            result = ray.get(done)
-            for following in islice(waiting, 1):
-                running[actor.work.remote(following)] = (actor, following)
-            yield item, result
+            actor, number = running.pop(done)
+            try:
+                result = ray.get(done)
+            except RayActorError as error:
+                tries[number] += 1
+                if tries[number] > RETRIES:
+                    raise _given_up(error) from error
+                ray.kill(actor)
+                waiting.appendleft(number)
+                give(remote.remote(*arguments))
+                continue
+            give(actor)
+            yield items[number], result
     except RayTaskError as error:
         if isinstance(error.cause, DataError):
             raise error.cause from None
         raise
     finally:
-        for actor in actors:
+        for actor, _ in running.values():
             ray.kill(actor)
+
+
+def _given_up(error: RayActorError) -> DataError:
+    return DataError(
+        f"found a worker that died again and again ({type(error).__name__}: {str(error).splitlines()[0]}), expected it to finish. "
+        "Mostly memory ran out: take fewer --workers or smaller --max-pixels; what is finished is kept"
+    )
 
 
 def _start_alone(workers: int | None, environment: dict[str, str]) -> None:

@@ -14,6 +14,7 @@ and inference never shorten anything.
 import copy
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from transformers import AutoTokenizer
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from data_prep.chat import chat_marks
-from data_prep.checkpoint import chorus_ids, load_config, load_image_processor
+from data_prep.checkpoint import chorus_ids, has_chorus, load_config, load_image_processor
 from data_prep.images import open_image
 from data_prep.plain import first_tokens, plain_tokenizer
 from data_prep.samples import DataError, ImageRef, RawSample, Side, Turn
@@ -83,20 +84,22 @@ class Encoder:
     Args:
         checkpoint: folder or hub id of a checkpoint that has chorus tokens.
         settings: pixel and length limits.
+        baseline: whether a checkpoint without chorus tokens is taken, too. Nothing is added to its prompts then, and what it is asked is
+            its own chat format: the last token of a context has the chorus's role, so that its state is pooled (last-token pooling).
 
     Raises:
-        DataError: no such checkpoint, one of another family, one without chorus tokens, image processor or chat template, or
-            contradictory pixel limits.
+        DataError: no such checkpoint, one of another family, one without chorus tokens (unless `baseline`), image processor or chat
+            template, or contradictory pixel limits.
     """
 
-    def __init__(self, checkpoint: str | Path, settings: EncodeSettings = EncodeSettings()):
+    def __init__(self, checkpoint: str | Path, settings: EncodeSettings = EncodeSettings(), baseline: bool = False):
         checkpoint = str(checkpoint)
         self.settings = settings
         config = load_config(checkpoint)
         self.tokenizer = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         self.plain = plain_tokenizer(self.tokenizer)
         self.images = load_image_processor(checkpoint, config)
-        self.chorus_ids = chorus_ids(config, checkpoint)
+        self.chorus_ids = chorus_ids(config, checkpoint) if has_chorus(config) or not baseline else ()
         self.k = len(self.chorus_ids)
         self.image_id = config.image_token_id
         self.marks = chat_marks(self.tokenizer, self.image_id, checkpoint)
@@ -114,18 +117,28 @@ class Encoder:
         other.k = chorus_size(k, len(self.chorus_ids))
         return other
 
+    @property
+    def baseline(self) -> bool:
+        """Whether the checkpoint has no chorus, so that a context's last token is pooled."""
+        return not self.chorus_ids
+
+    def with_settings(self, settings: EncodeSettings) -> "Encoder":
+        """The same encoder with other limits."""
+        other = copy.copy(self)
+        other.settings = settings
+        return other
+
     def with_image_tokens(self, least: int | None, most: int | None) -> "Encoder":
         """The same encoder with other limits for an image, in image tokens; None, and whatever the settings state in pixels, stays.
 
         A benchmark's protocol sets these; a limit that a person set wins, and pulls the other along where they would contradict.
         """
-        other, area = copy.copy(self), self.factor**2
+        area = self.factor**2
         low, high = self._pixel_limits()
         low = low if self.settings.min_pixels or least is None else least * area
         high = high if self.settings.max_pixels or most is None else most * area
         low, high = (low, max(low, high)) if self.settings.min_pixels else (min(low, high), high)
-        other.settings = self.settings.model_copy(update={"min_pixels": low, "max_pixels": high})
-        return other
+        return self.with_settings(self.settings.model_copy(update={"min_pixels": low, "max_pixels": high}))
 
     @property
     def factor(self) -> int:
@@ -174,6 +187,22 @@ class Encoder:
             raise self._too_long(len(sequence))
         return sequence
 
+    def length(self, side: Side, sizes: Sequence[tuple[int, int]], open_question: str | None = None) -> int:
+        """Tokens of `sequence` of the same side, without decoding an image.
+
+        Args:
+            sizes: width and height in pixels of each of the side's images; which is which makes no difference.
+
+        Raises:
+            TooLongError: more than `max_tokens`.
+            DataError: a text or an image's shape cannot be used.
+        """
+        images = tuple(PreparedImage(b"", *self._resized(height, width)) for width, height in sizes)
+        tokens = len(self._assemble(side, (), open_question, images))
+        if tokens > self.settings.max_tokens:
+            raise self._too_long(tokens)
+        return tokens
+
     def _fitted(self, side: Side, turns: tuple[Turn, ...] = ()) -> tuple[TokenSequence, set[str]]:
         """The sequence, shortened by the rule until it fits, and what it lost; raises `TooLongError` where that is not possible."""
         images, limit = self._images(side), self.settings.max_tokens
@@ -204,21 +233,28 @@ class Encoder:
     ) -> TokenSequence:
         ids: list[int] = []
         roles: list[int] = []
-        for segment in render(side, turns, open_question):
+        own_format = self.baseline and (turns or open_question is not None)  # an embedding instruction is for what is embedded
+        for segment in render(side, turns, open_question, instruct=not own_format):
             new = self._segment_ids(segment, images)
             ids += new
             roles += [segment.role] * len(new)
+            if self.baseline and isinstance(segment.content, ChorusSlot):
+                roles[-1] = Role.CHORUS  # the last token of the context: it takes part as any other, and is pooled
         return TokenSequence(np.asarray(ids, np.int32), np.asarray(roles, np.uint8), images)
 
     def image(self, ref: ImageRef) -> PreparedImage:
         """Decode safely and resize by the model's own rule (smart_resize and resampling filter of its image processor)."""
         image = open_image(ref)
-        low, high = self._pixel_limits()
-        height, width = smart_resize(image.height, image.width, self.factor, low, high)
-        height, width = max(height, self.factor), max(width, self.factor)  # a thin image can round to zero
+        height, width = self._resized(image.height, image.width)
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling(self.images.resample))
         return store(image)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that the model is shown."""
+        low, high = self._pixel_limits()
+        height, width = smart_resize(height, width, self.factor, low, high)
+        return max(height, self.factor), max(width, self.factor)  # a thin image can round to zero
 
     def _pixel_limits(self) -> tuple[int, int]:
         size = self.images.size
@@ -254,6 +290,11 @@ def chorus_size(k: int | None, available: int, name: str = "k") -> int:
     Raises:
         DataError: `k`, which the message calls `name`, is not one of 1 .. available.
     """
+    if k is not None and not available:
+        raise DataError(
+            f"{name} = {k}: found a checkpoint without chorus tokens, which is scored as a baseline by its last token; expected no {name}, "
+            "or a checkpoint that has some"
+        )
     if k is not None and not 1 <= k <= available:
         raise DataError(
             f"{name} = {k}: found a checkpoint of {available} chorus tokens; expected 1 to {available}. More of them "

@@ -75,6 +75,26 @@ def open_image(ref: ImageRef, limits: ImageLimits = ImageLimits()) -> Image.Imag
     return _decode(_read(ref, limits), ref.name, limits)
 
 
+def image_bytes(ref: ImageRef, limits: ImageLimits = ImageLimits()) -> bytes:
+    """The image file as it lies there, not decoded.
+
+    Raises:
+        ImageError: there is no such file, it is outside its root, empty or too large.
+    """
+    return _read(ref, limits)
+
+
+def header_size(data: bytes, name: str, limits: ImageLimits = ImageLimits()) -> tuple[int, int]:
+    """Width and height in pixels as the file's header states them, before any turn that EXIF asks for; nothing is decoded.
+
+    Raises:
+        ImageError: no header of a known format, or a size beyond the limits.
+    """
+    with _as_image_errors(name, limits), Image.open(BytesIO(data), formats=FORMATS) as image:
+        _check_size(image.size, name, limits)
+        return image.size
+
+
 def resolve(ref: ImageRef) -> Path:
     """The existing regular file that `ref` names, all symlinks followed, inside `ref.root`.
 

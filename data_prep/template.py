@@ -57,15 +57,15 @@ class Segment:
     role: Role
 
 
-def render(side: Side, turns: Sequence[Turn] = (), open_question: str | None = None) -> list[Segment]:
+def render(side: Side, turns: Sequence[Turn] = (), open_question: str | None = None, instruct: bool = True) -> list[Segment]:
     """Segments of a context side, its turns, and optionally a last question left open for generation.
 
     Args:
-        side: the context; an image without text gets `IMAGE_ONLY_INSTRUCTION`.
+        side: the context; an image without text gets `IMAGE_ONLY_INSTRUCTION`, unless `instruct` is False.
         turns: answered questions; each answer becomes ANSWER tokens (with its end-of-turn token).
         open_question: a question to be answered; the sequence then ends after the assistant's header.
     """
-    out = list(_context(side))
+    out = list(_context(side, instruct))
     out.append(Segment(ChorusSlot(), Role.CHORUS))
     for number, turn in enumerate(turns):
         out += _question(turn.question, first=number == 0)
@@ -75,13 +75,13 @@ def render(side: Side, turns: Sequence[Turn] = (), open_question: str | None = N
     return out
 
 
-def _context(side: Side) -> Iterator[Segment]:
+def _context(side: Side, instruct: bool) -> Iterator[Segment]:
     yield Segment(Mark.HEAD, Role.CONTEXT)
     for index in range(len(side.images)):
         yield Segment(Mark.IMAGE_START, Role.CONTEXT)
         yield Segment(ImageSlot(index), Role.CONTEXT)
         yield Segment(Mark.IMAGE_END, Role.CONTEXT)
-    text = side.text or (IMAGE_ONLY_INSTRUCTION if side.images else "")
+    text = side.text or (IMAGE_ONLY_INSTRUCTION if side.images and instruct else "")
     if text:
         yield Segment(text, Role.CONTEXT)
 

@@ -1,54 +1,55 @@
 """MMEB: every query against its own candidates, Precision@1 (formats: `data_prep.sources.mmeb_eval`).
 
-Each distinct query or target is embedded once, over all sets. Every prediction is written down; nothing is dropped, so a score always has
-the denominator it claims.
+Each distinct query or target of a set is embedded once. Every prediction is written down; nothing is dropped, so a score always has the
+denominator it claims.
 """
 
 import json
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from data_prep.encode import Encoder
-from data_prep.samples import DataError, Side
+from data_prep.samples import Side
 from data_prep.shards import atomic_file
 from data_prep.sources.mmeb_eval import EvalRow, EvalSet
-from pipeline.batches.collate import Collator
-from pipeline.evaluate.embed import embed
+from pipeline.evaluate.kept import Kept
 from pipeline.evaluate.metrics import Ranking, chance, precision_at_1
 from pipeline.evaluate.record import ranked
 from pipeline.evaluate.report import RetrievalScore
-from pipeline.model.crem import Crem
+from pipeline.evaluate.units import Item, Task, plan
+from pipeline.evaluate.worker import vectors
 
-WINDOW = 2048
-"""Sides whose images are in memory at a time."""
 META_CODES = {"classification": "CLS", "vqa": "VQA", "retrieval": "RET", "grounding": "GD"}
 
 
-def score_sets(sets: list[EvalSet], model: Crem, encoder: Encoder, collator: Collator, out: Path) -> list[RetrievalScore]:
-    """Score every set; predictions go to `out/<set>.jsonl`.
+def plan_set(eval_set: EvalSet, encoder: Encoder, identity: dict) -> Task:
+    """The units of a set's distinct sides, in order of first appearance.
 
     Raises:
-        DataError: a query or candidate cannot be encoded (named with its set).
+        DataError: a query or candidate cannot be encoded (named).
     """
-    sides = list(dict.fromkeys(side for eval_set in sets for row in eval_set.rows for side in (row.query, *row.candidates)))
-    embeddings = np.concatenate(
-        [
-            embed(model, collator, [_encode(encoder, side) for side in sides[start : start + WINDOW]]).numpy()
-            for start in tqdm(range(0, len(sides), WINDOW), desc="embed", disable=None, leave=False)
-        ]
-    )
-    place = {side: i for i, side in enumerate(sides)}
+    return plan(eval_set.name, "embed", [Item(side) for side in _sides(eval_set)], encoder, 0, identity)
+
+
+def score_set(eval_set: EvalSet, task: Task, kept: Kept, out: Path) -> RetrievalScore:
+    """Score a set whose units are computed; predictions go to `out/<set>.jsonl`."""
+    computed = [vectors(kept.get(unit.key)) for unit in task.units]
+    embeddings = np.stack([computed[unit][place] for unit, place in task.places])
     out.mkdir(parents=True, exist_ok=True)
-    return [_score(eval_set, embeddings, place, out / f"{eval_set.name}.jsonl") for eval_set in sets]
+    return _score(eval_set, embeddings, {side: i for i, side in enumerate(_sides(eval_set))}, out / f"{eval_set.name}.jsonl")
+
+
+def _sides(eval_set: EvalSet) -> list[Side]:
+    return list(dict.fromkeys(side for row in eval_set.rows for side in (row.query, *row.candidates)))
 
 
 def _score(eval_set: EvalSet, embeddings: np.ndarray, place: dict[Side, int], path: Path) -> RetrievalScore:
     rankings: list[Ranking] = []
     with atomic_file(path) as temporary, temporary.open("w") as file:
         for number, row in enumerate(eval_set.rows):
-            scores = embeddings[[place[side] for side in row.candidates]] @ embeddings[place[row.query]]
+            # not BLAS, whose sums depend on a row's place in the matrix and on threads: equal candidates must score alike
+            scores = np.einsum("nd,d->n", embeddings[[place[side] for side in row.candidates]], embeddings[place[row.query]])
             rankings.append(precision_at_1(scores))
             file.write(json.dumps(_prediction(number, row, scores, rankings[-1]) | ranked(row, scores)) + "\n")
     sizes = [len(row.candidates) for row in eval_set.rows]
@@ -77,11 +78,3 @@ def _prediction(number: int, row: EvalRow, scores: np.ndarray, ranking: Ranking)
         "true_score": float(scores[0]),
         "candidates": len(scores),
     }
-
-
-def _encode(encoder: Encoder, side: Side):
-    try:
-        return encoder.sequence(side)
-    except DataError as error:
-        shown = ", ".join(image.name for image in side.images) or repr(side.text[:60])
-        raise DataError(f"evaluation side {shown}: {error}. Scores need every row: mend the data") from error

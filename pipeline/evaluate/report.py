@@ -20,6 +20,8 @@ from pipeline.evaluate.metrics import AVERAGES, SetScore, average, coverage
 from pipeline.evaluate.percent import percent
 
 WIDTH = 110
+BASELINE = "baseline: no chorus tokens, last-token pooling"
+"""What a report says of a checkpoint without a chorus."""
 _CONSOLE_MODELS = ("CLIP", "OpenCLIP", "VLM2Vec", "CREM")
 
 

@@ -8,34 +8,25 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from tqdm import tqdm
-
 from data_prep.benchmark_prompts import multiple_choice_prompt, open_prompt, yes_no_prompt
 from data_prep.encode import Encoder
 from data_prep.samples import Side
 from data_prep.shards import atomic_file
 from data_prep.sources.benchmarks import Benchmark, BenchmarkRow
-from pipeline.evaluate.generate import Answer, Answerer, Mode, by_length
+from pipeline.evaluate.generate import Answer, Mode
 from pipeline.evaluate.judge import Judge
+from pipeline.evaluate.kept import Kept
 from pipeline.evaluate.protocols import protocol_of, selected
 from pipeline.evaluate.readings import Reading, readings
 from pipeline.evaluate.record import asked
 from pipeline.evaluate.report import AnswerScore
 from pipeline.evaluate.scoring import own_reading, total
+from pipeline.evaluate.units import Item, Task, plan
+from pipeline.evaluate.worker import answers as answers_of
 
-BATCH = 32
 
-
-def score_benchmark(
-    benchmark: Benchmark,
-    mode: Mode,
-    answerer: Answerer,
-    encoder: Encoder,
-    out: Path,
-    max_new_tokens: int | None = None,
-    judge: Judge | None = None,
-) -> list[AnswerScore]:
-    """Answer one benchmark in one mode, and score it in every way it can be; predictions go to `out/<benchmark>.<mode>.jsonl`.
+def plan_benchmark(benchmark: Benchmark, mode: Mode, encoder: Encoder, identity: dict, max_new_tokens: int | None = None) -> Task:
+    """The units of the rows of one benchmark that are scored, in one mode.
 
     Args:
         max_new_tokens: where an answer is cut off; None: where the benchmark's protocol does.
@@ -43,23 +34,21 @@ def score_benchmark(
     Raises:
         DataError: the benchmark cannot be scored by its protocol, or an image cannot be used.
     """
-    benchmark, left_out = selected(benchmark)
     protocol = protocol_of(benchmark.name)
     sized = encoder.with_image_tokens(*protocol.image_tokens) if protocol.image_tokens else encoder
-    answers = answer_rows(benchmark, mode, answerer, sized, max_new_tokens or protocol.max_new_tokens)
+    rows = selected(benchmark)[0].rows
+    items = [Item(Side(images=row.images), prompt(benchmark.kind, row, protocol.always_english)) for row in rows]
+    return plan(benchmark.name, mode, items, sized, max_new_tokens or protocol.max_new_tokens, identity)
+
+
+def score_benchmark(benchmark: Benchmark, mode: Mode, task: Task, kept: Kept, out: Path, judge: Judge | None = None) -> list[AnswerScore]:
+    """Score a benchmark whose units are computed, in every way it can be; predictions go to `out/<benchmark>.<mode>.jsonl`."""
+    benchmark, left_out = selected(benchmark)
+    computed = [answers_of(kept.get(unit.key)) for unit in task.units]
+    answers = [computed[unit][place] for unit, place in task.places]
     read = readings(benchmark, [answer.text for answer in answers], judge)
     _write(out / f"{benchmark.name}.{mode}.jsonl", benchmark, answers, read)
     return [_score(benchmark, mode, answers, reading, judge, left_out) for reading in read]
-
-
-def answer_rows(benchmark: Benchmark, mode: Mode, answerer: Answerer, encoder: Encoder, max_new_tokens: int) -> list[Answer]:
-    """Answers in row order; rows of similar length share a batch."""
-    english = protocol_of(benchmark.name).always_english
-    sequences = [encoder.sequence(Side(images=row.images), open_question=prompt(benchmark.kind, row, english)) for row in benchmark.rows]
-    answers: dict[int, Answer] = {}
-    for some in tqdm(list(by_length(sequences, BATCH)), desc=f"{benchmark.name} {mode}", disable=None, leave=False):
-        answers |= dict(zip(some, answerer.answer([sequences[i] for i in some], mode, max_new_tokens), strict=True))
-    return [answers[i] for i in range(len(sequences))]
 
 
 def prompt(kind: str, row: BenchmarkRow, always_english: bool = False) -> str:

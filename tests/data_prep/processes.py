@@ -98,12 +98,13 @@ def wait_until(condition, seconds: float = 300.0) -> bool:
 
 
 @contextmanager
-def killer_of_node(nodes, node) -> Iterator[list[int]]:
-    """Within, SIGKILL a node's raylet once one of its workers makes a shard; yields the raylets killed so far.
+def killer_of_node(nodes, node, task: bytes = b"ray::make_shard") -> Iterator[list[int]]:
+    """Within, SIGKILL a node's raylet once one of its workers is at its task; yields the raylets killed so far.
 
     Args:
         nodes: `ray.cluster_utils.Cluster`.
         node: one of its nodes, not the head.
+        task: as Ray titles the worker.
     """
     raylet = node.all_processes["raylet"][0].process.pid
     killed: list[int] = []
@@ -111,7 +112,7 @@ def killer_of_node(nodes, node) -> Iterator[list[int]]:
 
     def run() -> None:
         while not killed and not over.wait(0.002):
-            if workers(raylet, b"ray::make_shard"):
+            if workers(raylet, task):
                 nodes.remove_node(node, allow_graceful=False)
                 killed.append(raylet)
 

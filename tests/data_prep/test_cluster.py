@@ -44,9 +44,7 @@ def test_workers_have_the_jobs_own_priority(ray_of_two: None) -> None:
     assert {os.getpriority(os.PRIO_PROCESS, process) for process in found} == {os.getpriority(os.PRIO_PROCESS, 0)}
 
 
-def test_waiting_for_a_worker_is_said_and_ends(
-    ray_of_two: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def test_waiting_for_a_worker_is_said_and_ends(ray_of_two: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """Both CPUs are taken, by tasks that end when told to."""
     monkeypatch.setattr(module, "MINUTE_S", 0.2)
     monkeypatch.setattr(module, "WORKER_MINUTES", 3)
@@ -78,6 +76,37 @@ def test_a_missing_permission_is_told_without_the_workers_stack(ray_of_two: None
         list(as_finished(refuse, [7], (), 1))
     assert type(caught.value) is PermissionError
     assert (caught.value.filename, caught.value.strerror) == ("/data/7", "Permission denied")
+
+
+class Doubler:
+    """Notes every actor that is made."""
+
+    def __init__(self, folder: Path):
+        (folder / str(os.getpid())).touch()
+
+    def work(self, item: int) -> int:
+        if item < 0:
+            raise DataError(f"found {item}")
+        if item == 13:
+            os._exit(1)
+        return 2 * item
+
+
+def test_actors_do_every_item_once(ray_of_two: None, tmp_path: Path) -> None:
+    """By two actors: `most` limits those on GPUs only, and there is none here."""
+    done = list(module.actors_as_finished(Doubler, list(range(7)), (tmp_path,), 2, most=1))
+    assert sorted(done) == [(i, 2 * i) for i in range(7)] and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_what_an_actor_refuses_is_said_and_one_that_always_dies_is_given_up(ray_of_two: None, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^found -1$"):
+        list(module.actors_as_finished(Doubler, [1, -1], (tmp_path,), 1))
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(DataError, match=r"found a worker that died again and again \(ActorDiedError.*Mostly memory ran out"):
+        list(module.actors_as_finished(Doubler, [13], (tmp_path,), 1))
+    assert len(list(tmp_path.iterdir())) == 1 + module.RETRIES
 
 
 @pytest.fixture

@@ -203,6 +203,27 @@ def test_too_long_is_refused_never_cut(checkpoint: Path, encoder: Encoder) -> No
         Encoder(checkpoint, EncodeSettings(max_tokens=length - 1)).sequence(side)
 
 
+@settings(max_examples=100)
+@given(
+    text=st.text(max_size=20),
+    sizes=st.lists(st.tuples(st.integers(10, 400), st.integers(10, 400)), max_size=2),
+    turned=st.booleans(),
+    question=st.none() | st.text(min_size=1, max_size=9),
+)
+def test_a_length_needs_no_pixels(encoder: Encoder, text, sizes, turned, question) -> None:
+    """Of headers' sizes, also where a picture is yet to be turned, is that of the whole sequence; 100 random sides."""
+    side = Side(text, tuple(noise(*size) for size in sizes))
+    stated = [size[::-1] if turned else size for size in sizes]
+    assert encoder.length(side, stated, question) == len(encoder.sequence(side, open_question=question))
+
+
+def test_a_length_that_is_too_long_is_refused(encoder: Encoder) -> None:
+    short = encoder.with_settings(EncodeSettings(max_tokens=50))
+    with pytest.raises(TooLongError, match=r"^too_long: \d+ tokens, expected at most 50"):
+        short.length(Side("", (noise(300, 300),)), [(300, 300)])
+    assert encoder.settings.max_tokens == 4096, "the encoder it was made from is as it was"
+
+
 def test_a_checkpoint_without_chorus_says_how_to_add_it(base_checkpoint: Path) -> None:
     with pytest.raises(DataError, match="without chorus tokens") as caught:
         Encoder(base_checkpoint)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.images import CODES, ImageError, ImageLimits, open_image
+from data_prep.images import CODES, ImageError, ImageLimits, header_size, open_image
 from data_prep.samples import DataError, ImageRef
 
 WHITE, BLACK, RED, BLUE = (255, 255, 255), (0, 0, 0), (255, 0, 0), (0, 0, 255)
@@ -171,6 +171,26 @@ def test_exif_orientation_is_applied(kind, orientation):
     assert ["".join(map(chr, line)) for line in shown] == UPRIGHT[orientation]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "GIF", "BMP"])
+def test_a_headers_size_is_the_pictures(kind):
+    """Also of a file whose pixels are cut off: nothing is decoded."""
+    data = encode(Image.new("RGB", (31, 17)), kind)
+    assert header_size(data, "x") == (31, 17)
+    if kind in ("PNG", "BMP", "JPEG"):
+        assert header_size(data[: len(data) - 8], "x") == (31, 17)
+
+
+def test_a_header_beyond_the_limits_is_refused():
+    data = encode(Image.new("RGB", (31, 17)), "PNG")
+    for limits, code in ((ImageLimits(max_pixels=31 * 17 - 1), "pixels"), (ImageLimits(max_aspect=1.5), "aspect")):
+        with pytest.raises(ImageError) as caught:
+            header_size(data, "x", limits)
+        assert caught.value.code == code
+    with pytest.raises(ImageError) as caught:
+        header_size(b"no picture", "x")
+    assert caught.value.code == "format"
+
+
 def test_exif_orientation_of_a_16_bit_gray_image():
     exif = chunk(b"eXIf", b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x03\0\0\0\0\0\0\0")
     data = png(2, 1, 16, 0, b"\0" + struct.pack(">2H", 256, 512), exif)
@@ -229,9 +249,7 @@ def test_size_is_refused_from_the_header(width, height, expected):
 
 
 def test_size_messages_say_found_and_expected():
-    with pytest.raises(
-        ImageError, match=r"found 8000 x 7000 pixels, expected at most 50000000 pixels and 16384 a side"
-    ):
+    with pytest.raises(ImageError, match=r"found 8000 x 7000 pixels, expected at most 50000000 pixels and 16384 a side"):
         open_image(ImageRef("b.png", data=png(8000, 7000, 8, 2, b"\0")))
     with pytest.raises(ImageError, match=r"found 1 x 201, expected an aspect ratio up to 200"):
         open_image(ImageRef("b.png", data=png(1, 201, 8, 2, b"\0")))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_prep.images import ImageError, open_image, resolve
+from data_prep.images import ImageError, image_bytes, open_image, resolve
 from data_prep.samples import ImageRef
 
 RED = (255, 0, 0)
@@ -40,6 +40,9 @@ def test_files_below_the_root_open(root):
         assert open_image(ImageRef(name, root)).getpixel((0, 0)) == RED
     assert open_image(ImageRef("link.png", root.parent / "alias")).getpixel((0, 0)) == RED
     assert resolve(ImageRef("link.png", root)) == inside.resolve()
+    assert image_bytes(ImageRef("link.png", root)) == inside.read_bytes()
+    with pytest.raises(ImageError, match=r"^outside_root"):
+        image_bytes(ImageRef("../secret.png", root))
 
 
 _opened: list[str] | None = None
@@ -120,9 +123,7 @@ def test_the_watch_sees_an_image_being_read(root):
 
 
 def test_path_messages_name_path_and_root(root):
-    with pytest.raises(
-        ImageError, match=rf"'\.\./secret\.png': found a path that leads to .*, expected one below {root}"
-    ):
+    with pytest.raises(ImageError, match=rf"'\.\./secret\.png': found a path that leads to .*, expected one below {root}"):
         open_image(ImageRef("../secret.png", root))
     with pytest.raises(ImageError, match=rf"expected a file at {root}/images/no\.png, found: No such file"):
         open_image(ImageRef("images/no.png", root))

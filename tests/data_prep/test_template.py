@@ -59,6 +59,12 @@ def test_an_image_without_text_gets_the_instruction() -> None:
     assert spelt(Side(images=(IMAGE,))) == [("CONTEXT", context), ("CHORUS", "[chorus]")]
 
 
+def test_an_image_that_is_asked_about_gets_none_if_none_is_wanted() -> None:
+    contents = [segment.content for segment in render(Side(images=(IMAGE,)), open_question="how many?", instruct=False)]
+    shown = [Mark.HEAD, Mark.IMAGE_START, ImageSlot(0), Mark.IMAGE_END]
+    assert contents == [*shown, ChorusSlot(), "how many?", Mark.ASSISTANT]
+
+
 def test_an_empty_side_gets_no_instruction() -> None:
     assert spelt(Side()) == [("CONTEXT", HEAD), ("CHORUS", "[chorus]")]
 

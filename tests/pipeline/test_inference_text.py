@@ -15,8 +15,9 @@ from data_prep.encode import Encoder, TokenSequence
 from data_prep.samples import Side
 from data_prep.sources.benchmarks import BenchmarkRow, load_benchmark
 from data_prep.sources.mmeb_eval import load_sets
-from pipeline.evaluate.mmeb import score_sets
-from pipeline.evaluate.vlm import answer_rows
+from pipeline.evaluate.mmeb import plan_set
+from pipeline.evaluate.vlm import plan_benchmark
+from pipeline.evaluate.worker import compute
 from pipeline.inference import CremModel
 from tests.hostile import PLACEHOLDERS, hostile
 
@@ -81,9 +82,10 @@ def test_benchmark_questions_hints_and_options(crem: CremModel, texts: list[str]
     def row(number: int, text: str) -> BenchmarkRow:
         return BenchmarkRow(str(number), benchmark.rows[0].images, text, text, {"A": text, "B": text}, "A", "", {})
 
-    for own in (texts, ["a ring"] * COUNT):
+    for own in (texts, [f"ring {i}" for i in range(COUNT)]):  # equal questions would be asked once
         benchmark.rows[:] = [row(number, text) for number, text in enumerate(own)]
-        answer_rows(benchmark, "compressed", crem.opened.answerer, crem.opened.encoder, 1)
+        for unit in plan_benchmark(benchmark, "compressed", crem.opened.encoder, {}, 1).units:
+            compute(unit, crem.opened)
     same_specials(encoded, crem, 2 * COUNT)
 
 
@@ -92,7 +94,8 @@ def test_retrieval_queries_and_candidates(crem: CremModel, texts: list[str], enc
     own = [f"x{number} {text}" for number, text in enumerate(texts)]  # a text of an image marker alone would be empty
     rows = [{"qry_text": text, "qry_img_path": "", "tgt_text": [f"y{text}", f"z{text}"], "tgt_img_path": ["", ""]} for text in own]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "Set" / "test-0.parquet")
-    score_sets(load_sets(tmp_path), crem.opened.model, crem.opened.encoder, crem.opened.collator, tmp_path / "out")
+    for unit in plan_set(*load_sets(tmp_path), crem.opened.encoder, {}).units:
+        compute(unit, crem.opened)
     assert len(encoded) == 3 * COUNT
     harmless = crem.opened.encoder.sequence(Side("a ring"))  # the last of `encoded`
     assert specials(encoded, crem) == specials([harmless], crem) * (3 * COUNT + 1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.evaluate.compare.evaluations import Evaluation, Key, same_questions
+from pipeline.evaluate.compare.evaluations import Evaluation, Item, Key, same_questions
 from pipeline.evaluate.compare.statistics import LEVEL, RESAMPLES, Outcomes, bootstrap, bootstrap_p, holm, interval, mcnemar, score
 from pipeline.evaluate.metrics import AVERAGES
 
@@ -46,14 +46,17 @@ class Tested:
 
 @dataclass(frozen=True)
 class Line:
-    """A set, a benchmark in one mode, or a mean over `sets` of them. `estimates`: one per checkpoint; `tests`: one per further one."""
+    """A set, a benchmark in one mode, or a mean over `sets` of them. `estimates`: one per checkpoint; `tests`: one per further one.
+
+    None stands for a checkpoint without a chorus where compressed answers are compared, and for a test that one of its two has no part in.
+    """
 
     name: str
     mode: str
     questions: int
     sets: int
-    estimates: tuple[Estimate, ...]
-    tests: tuple[Tested, ...]
+    estimates: tuple[Estimate | None, ...]
+    tests: tuple[Tested | None, ...]
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What is known of one row before correction: scores [C], resampled scores [R, C], and hits lost and gained against the first."""
+    """What is known of one row before correction: scores [C], resampled scores [R, C], and hits lost and gained against the first.
 
+    C counts `holders`, the numbers of the checkpoints that have this row, of `all`.
+    """
+
+    holders: tuple[int, ...]
+    all: int
     questions: int
     score_C: np.ndarray
     resampled_RC: np.ndarray
@@ -85,7 +93,7 @@ def compare(evaluations: Sequence[Evaluation], seed: int = 0, resamples: int = R
         DataError: they were asked different questions (named).
     """
     keys = same_questions(evaluations, common)
-    drawn = {key: _draw([one.items[key] for one in evaluations], (seed, zlib.crc32("/".join(key).encode())), resamples) for key in keys}
+    drawn = {key: _draw([one.items.get(key) for one in evaluations], (seed, zlib.crc32("/".join(key).encode())), resamples) for key in keys}
     rows: list[tuple[Key, int, _Drawn]] = []
     for name, members in groups(evaluations[0], keys).items():
         rows.append((name, len(members), _mean([drawn[key] for key in members])))
@@ -112,25 +120,32 @@ def groups(first: Evaluation, keys: Sequence[Key]) -> dict[Key, list[Key]]:
     return {name: members for name, members in out.items() if len(members) > 1}
 
 
-def _draw(items: Sequence, seed: Sequence[int], resamples: int) -> _Drawn:
+def _draw(items: Sequence[Item | None], seed: Sequence[int], resamples: int) -> _Drawn:
+    holders, every = tuple(number for number, item in enumerate(items) if item is not None), len(items)
+    items = [items[number] for number in holders]
     outcomes = Outcomes(np.stack([item.points_NP for item in items]), items[0].size_NP)
     discordant = None
     if all(item.plain for item in items):
         hits_CN = outcomes.points_CNP[:, :, 0] == 1
         discordant = tuple((int((hits_CN[0] & ~own).sum()), int((own & ~hits_CN[0]).sum())) for own in hits_CN[1:])
-    return _Drawn(len(items[0].digests), score(outcomes), bootstrap(outcomes, seed, resamples), discordant)
+    return _Drawn(holders, every, len(items[0].digests), score(outcomes), bootstrap(outcomes, seed, resamples), discordant)
 
 
 def _mean(members: Sequence[_Drawn]) -> _Drawn:
     scores = np.mean([one.score_C for one in members], axis=0)
-    return _Drawn(sum(one.questions for one in members), scores, np.mean([one.resampled_RC for one in members], axis=0))
+    resampled = np.mean([one.resampled_RC for one in members], axis=0)
+    return _Drawn(members[0].holders, members[0].all, sum(one.questions for one in members), scores, resampled)
 
 
-def _estimates(row: _Drawn) -> tuple[Estimate, ...]:
-    return tuple(Estimate(float(value), *interval(own)) for value, own in zip(row.score_C, row.resampled_RC.T, strict=True))
+def _estimates(row: _Drawn) -> tuple[Estimate | None, ...]:
+    found = [Estimate(float(value), *interval(own)) for value, own in zip(row.score_C, row.resampled_RC.T, strict=True)]
+    return tuple(found[row.holders.index(number)] if number in row.holders else None for number in range(row.all))
 
 
-def _test(row: _Drawn, other: int) -> Tested:
+def _test(row: _Drawn, other: int) -> Tested | None:
+    if not {0, other} <= set(row.holders):
+        return None
+    other = row.holders.index(other)
     moved_R = row.resampled_RC[:, other] - row.resampled_RC[:, 0]
     difference = Estimate(float(row.score_C[other] - row.score_C[0]), *interval(moved_R))
     if row.discordant is None:
@@ -138,5 +153,6 @@ def _test(row: _Drawn, other: int) -> Tested:
     return Tested(difference, mcnemar(*row.discordant[other - 1]), MCNEMAR)
 
 
-def _corrected(tests: Sequence[Tested]) -> list[Tested]:
-    return [Tested(test.difference, test.p, test.method, p) for test, p in zip(tests, holm([test.p for test in tests]), strict=True)]
+def _corrected(tests: Sequence[Tested | None]) -> list[Tested | None]:
+    corrected = iter(holm([test.p for test in tests if test]))
+    return [test and Tested(test.difference, test.p, test.method, next(corrected)) for test in tests]

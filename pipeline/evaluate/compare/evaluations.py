@@ -21,6 +21,7 @@ from data_prep.samples import DataError
 from pipeline.evaluate.compare.statistics import Outcomes, score
 from pipeline.evaluate.metrics import ROTATION
 from pipeline.evaluate.readings import GRADED
+from pipeline.evaluate.report import BASELINE
 
 TOLERANCE = 1e-6
 """Difference between a score and its recount that is rounding."""
@@ -52,12 +53,17 @@ class Item:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation. `left_out`: benchmarks that cannot be compared -> why."""
+    """One evaluation. `left_out`: benchmarks that cannot be compared -> why. `baseline`: of a checkpoint that has no compressed answers."""
 
     label: str
     place: str
     items: dict[Key, Item]
     left_out: dict[Key, str]
+    baseline: bool = False
+
+    def cannot_have(self, key: Key) -> bool:
+        """Whether what it lacks there, it lacks for want of a chorus."""
+        return self.baseline and key.mode == "compressed"
 
 
 def read_evaluation(folder: Path, label: str, place: str | None = None) -> Evaluation:
@@ -94,7 +100,8 @@ def read_evaluation(folder: Path, label: str, place: str | None = None) -> Evalu
     if not items:
         why = "; ".join(left_out.values()) or "scores.json is empty"
         raise DataError(f"{folder}: found no set or benchmark that can be compared; expected at least one: {why}")
-    return Evaluation(label, place or str(folder), items, left_out)
+    baseline = report.get("facts", {}).get("pooling") == BASELINE
+    return Evaluation(label, place or str(folder), items, left_out, baseline)
 
 
 def answer_units(rows: Sequence[dict], graded: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +137,7 @@ def _hallusion_units(rows: Sequence[dict], points: Sequence[float]) -> tuple[np.
 
 
 def same_questions(evaluations: Sequence[Evaluation], common: bool = False) -> list[Key]:
-    """What all evaluations hold, in the first one's order.
+    """What all evaluations hold, in the first one's order; compressed answers: what all hold that can have them.
 
     Args:
         common: leave out what some lack; otherwise that is an error.
@@ -138,14 +145,15 @@ def same_questions(evaluations: Sequence[Evaluation], common: bool = False) -> l
     Raises:
         DataError: other questions or candidates under one name, something that only some hold (unless `common`), nothing in common.
     """
-    first, *others = evaluations
     lacking, differing = [], []
     for key in dict.fromkeys(key for one in evaluations for key in (*one.items, *one.left_out)):
         holders = [one for one in evaluations if key in one.items or key in one.left_out]
-        if len(holders) < len(evaluations):
+        if any(one not in holders and not one.cannot_have(key) for one in evaluations):
             lacking.append(f"{key.name} ({key.mode}) only in {', '.join(one.label for one in holders)}")
-    shared = [key for key in first.items if all(key in one.items for one in others)]
+    known = dict.fromkeys(key for one in evaluations for key in one.items)
+    shared = [key for key in known if all(key in one.items or one.cannot_have(key) for one in evaluations)]
     for key in shared:
+        first, *others = (one for one in evaluations if key in one.items)
         apart = [(one.label, _apart(first, one, key)) for one in others]
         differing += [f"{key.name} ({key.mode}), {first.label} and {label}: {what}" for label, what in apart if what]
     if differing:

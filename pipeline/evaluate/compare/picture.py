@@ -20,6 +20,8 @@ def differences(comparison: Comparison) -> Figure:
     figure, axes = new_figure(8.0, 0.3 * len(lines) * max(1, others * 0.6) + 1.8)
     for y, line in enumerate(lines):
         for number, test in enumerate(line.tests):
+            if test is None:
+                continue
             colour, marker = STYLES[number % len(STYLES)]
             at = y + 0.7 * ((number + 0.5) / others - 0.5)
             gap = test.difference

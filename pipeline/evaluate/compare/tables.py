@@ -17,7 +17,7 @@ def table(comparison: Comparison) -> Table:
         for number, (label, estimate) in enumerate(zip(comparison.labels, line.estimates, strict=True)):
             tested = tested_cells(line, number)
             name = (title(line), str(line.questions)) if number == 0 else ("", "")
-            rows.append((*name, label, percent(estimate.value), _range(estimate), *tested))
+            rows.append((*name, label, *_scored(estimate), *tested))
     return Table(f"Comparison with {comparison.labels[0]}, in percent", ("set", *HEAD), rows, notes(comparison))
 
 
@@ -28,10 +28,12 @@ def title(line: Line, brief: bool = False) -> str:
 
 
 def tested_cells(line: Line, number: int) -> tuple[str, ...]:
-    """Change, interval, p, corrected p, method and verdict of checkpoint `number`; empty for the first."""
+    """Change, interval, p, corrected p, method and verdict of checkpoint `number`; empty for the first, "-" where there is no test."""
     if number == 0:
         return ("",) * 6
     test = line.tests[number - 1]
+    if test is None:
+        return ("-",) * 6
     return (_signed(test.difference.value), _range(test.difference, signed=True), _p(test.p), _p(test.corrected), test.method, test.verdict)
 
 
@@ -61,9 +63,9 @@ def in_words(comparison: Comparison) -> str:
     """One sentence per further checkpoint."""
     out = []
     for other, label in enumerate(comparison.labels[1:]):
-        verdicts = [line.tests[other].verdict for line in comparison.lines]
+        verdicts = [line.tests[other].verdict for line in comparison.lines if line.tests[other]]
         counts = ", ".join(f"{word} in {verdicts.count(word)}" for word in ("better", "worse", "within noise"))
-        out.append(f"{label} against {comparison.labels[0]}: {counts} of {len(comparison.lines)} rows")
+        out.append(f"{label} against {comparison.labels[0]}: {counts} of {len(verdicts)} rows")
     return "\n".join(out)
 
 
@@ -79,8 +81,13 @@ def as_json(comparison: Comparison) -> str:
     payload = asdict(comparison)
     for line, shown in zip(comparison.lines, payload["lines"], strict=True):
         for test, dumped in zip(line.tests, shown["tests"], strict=True):
-            dumped["verdict"] = test.verdict
+            if test:
+                dumped["verdict"] = test.verdict
     return json.dumps({"unit": "fraction", "level": 0.95} | payload, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _scored(estimate: Estimate | None) -> tuple[str, str]:
+    return ("-", "-") if estimate is None else (percent(estimate.value), _range(estimate))
 
 
 def _signed(value: float) -> str:

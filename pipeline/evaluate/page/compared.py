@@ -14,7 +14,8 @@ def write_page(comparison: Comparison, folder: Path) -> Path:
     for other, label in enumerate(comparison.labels[1:]):
         rows = []
         for line in comparison.lines:
-            test = line.tests[other]
+            if (test := line.tests[other]) is None:
+                continue
             rows.append(Gap(title(line, brief=True), test.difference.low, test.difference.value, test.difference.high, test.verdict))
         drawn.append((label, gaps(rows, f"{label} against {comparison.labels[0]}")))
     shown = {"comparison": comparison, "words": in_words(comparison).split("\n"), "table": table(comparison), "drawn": drawn}

@@ -9,11 +9,14 @@ import pytest
 from data_prep.samples import ImageRef, Side
 from data_prep.sources.benchmarks import Benchmark, BenchmarkRow
 from data_prep.sources.mmeb_eval import EvalRow, EvalSet
-from pipeline.evaluate import report
+from pipeline.evaluate import identity, report
+from pipeline.evaluate.crew import Crew
+from pipeline.evaluate.kept import Kept
 from pipeline.evaluate.mmeb import META_CODES
 from pipeline.evaluate.readings import KINDS, WITH_JUDGE
 from pipeline.evaluate.record import asked, ranked
 from pipeline.evaluate.scoring import total
+from pipeline.evaluate.worker import Job
 
 
 class Written:
@@ -85,6 +88,18 @@ def questions(name: str, kind: str, indices: list[str], images: tuple[ImageRef, 
     options = {"A": "a ring", "B": "a star"} if kind == "multiple_choice" else {}
     rows = [BenchmarkRow(index, images, f"question {index}?", "", options, answer, "", extra) for index in indices]
     return Benchmark(name, kind, rows)
+
+
+@pytest.fixture
+def computed(tmp_path):
+    """Has tasks computed by a checkpoint that is open already: computed(tasks, opened) are the kept results."""
+
+    def compute(tasks, opened) -> Kept:
+        kept = Kept(tmp_path / "kept")
+        Crew(workers=1).compute(tasks, Job("none", None, identity.numerics()), kept, lambda: opened)
+        return kept
+
+    return compute
 
 
 @pytest.fixture

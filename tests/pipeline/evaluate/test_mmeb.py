@@ -13,7 +13,8 @@ from data_prep.encode import Encoder
 from data_prep.samples import DataError
 from data_prep.sources.mmeb_eval import EvalSet, load_sets
 from pipeline.evaluate.embed import embed
-from pipeline.evaluate.mmeb import score_sets
+from pipeline.evaluate.mmeb import plan_set, score_set
+from pipeline.evaluate.open import assemble
 
 
 class CountingEncoder(Encoder):
@@ -22,7 +23,7 @@ class CountingEncoder(Encoder):
     count = 0
 
     def sequence(self, *args, **kwargs):
-        self.count += 1
+        CountingEncoder.count += 1  # of all copies, which have other limits
         return super().sequence(*args, **kwargs)
 
 
@@ -49,15 +50,23 @@ def root(tmp_path: Path, picture) -> Path:
     return root
 
 
+def score_sets(sets, model, encoder, computed, out) -> list:
+    """Plan, compute and score, with a model that is open already."""
+    tasks = [plan_set(eval_set, encoder, {}) for eval_set in sets]
+    kept = computed(tasks, assemble(encoder, model))
+    return [score_set(eval_set, task, kept, out) for eval_set, task in zip(sets, tasks, strict=True)]
+
+
 @pytest.fixture
 def sets(root: Path) -> list[EvalSet]:
     return load_sets(root)
 
 
-def test_end_to_end(sets, model, collator, checkpoint, tmp_path) -> None:
+def test_end_to_end(sets, model, collator, checkpoint, computed, tmp_path, monkeypatch) -> None:
     encoder = CountingEncoder(checkpoint)
-    scores = {score.name: score for score in score_sets(sets, model, encoder, collator, tmp_path / "out")}
-    assert encoder.count == 4 + 3 + 4, "each distinct side once over both sets: 4 queries, 3 words, 4 images"
+    monkeypatch.setattr(CountingEncoder, "count", 0)
+    scores = {score.name: score for score in score_sets(sets, model, encoder, computed, tmp_path / "out")}
+    assert CountingEncoder.count == (4 + 3) + (3 + 4), "each distinct side of a set once: 4 queries and 3 words, 3 words and 4 images"
     assert [(scores[n].meta, scores[n].split, scores[n].queries) for n in ("VOC2007", "Own")] == [("CLS", "IND", 4), (None, None, 3)]
     assert scores["VOC2007"].chance == 0.25
     assert scores["Own"].chance == pytest.approx((1 / 2 + 1 / 4 + 1) / 3)
@@ -84,24 +93,24 @@ def test_end_to_end(sets, model, collator, checkpoint, tmp_path) -> None:
         assert scores[eval_set.name].p_at_1_strict == pytest.approx(sum(p["strict_hit"] for p in predictions) / len(predictions))
 
 
-def test_a_collapsed_model_scores_nothing_strictly(sets, model, collator, encoder, tmp_path) -> None:
+def test_a_collapsed_model_scores_nothing_strictly(sets, model, encoder, computed, tmp_path) -> None:
     """All embeddings alike: by MMEB's rule every query is a hit, strictly none is (but where there is no choice)."""
     flat = copy.deepcopy(model)
     with torch.no_grad():
         flat.backbone.model.language_model.norm.weight.zero_()
         flat.backbone.model.language_model.norm.register_forward_hook(lambda module, args, out: torch.ones_like(out))
-    for score in score_sets(sets, flat, encoder, collator, tmp_path / "out"):
+    for score in score_sets(sets, flat, encoder, computed, tmp_path / "out"):
         assert score.p_at_1 == 1.0
         assert score.p_at_1_strict == pytest.approx(1 / 3 if score.name == "Own" else 0.0)
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone", "text"])
-def test_an_unreadable_image_is_an_error(root, sets, model, collator, encoder, tmp_path, damage: str) -> None:
+def test_an_unreadable_image_is_an_error(root, sets, model, encoder, computed, tmp_path, damage: str) -> None:
     path = root / "images" / "2.png"
     if damage == "gone":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:200] if damage == "cut" else b"not an image")
     with pytest.raises(DataError, match=r"evaluation side .*2\.png.*Scores need every row"):
-        score_sets(sets, model, encoder, collator, tmp_path / "out")
+        score_sets(sets, model, encoder, computed, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.samples import DataError
+from data_prep.encode import Encoder, EncodeSettings
+from data_prep.samples import DataError, Side
 from data_prep.sources.benchmarks import Benchmark, BenchmarkRow, load_benchmark
-from pipeline.evaluate import vlm
+from pipeline.evaluate import units
 from pipeline.evaluate.endpoint import Endpoint
 from pipeline.evaluate.generate import Answerer
 from pipeline.evaluate.judge import Judge
-from pipeline.evaluate.vlm import answer_rows, prompt, score_benchmark
+from pipeline.evaluate.open import Opened
+from pipeline.evaluate.vlm import plan_benchmark, prompt, score_benchmark
 from tests.pipeline.evaluate.judge_server import JudgeServer
 
 LIMIT = 6
@@ -46,47 +48,65 @@ def write(tmp_path: Path, picture):
     return write
 
 
+@pytest.fixture
+def score(encoder, answerer, computed):
+    """Plans, computes and scores a benchmark with the model that says words."""
+
+    def score(benchmark: Benchmark, mode: str, out: Path, judge: Judge | None = None, encoder=encoder) -> list:
+        task = plan_benchmark(benchmark, mode, encoder, {}, LIMIT)
+        kept = computed([task], Opened(encoder, answerer.model, answerer.collator, answerer))
+        return score_benchmark(benchmark, mode, task, kept, out, judge)
+
+    return score
+
+
 def predictions(folder: Path, name: str) -> list[dict]:
     return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("mode", ["native", "compressed"])
-def test_open_questions(write, answerer, encoder, tmp_path, monkeypatch, mode: str) -> None:
+def test_open_questions(write, answerer, encoder, score, tmp_path, monkeypatch, mode: str) -> None:
     """The model is asked row by row first; then half of the expected answers are what it said."""
-    monkeypatch.setattr(vlm, "BATCH", 2)  # several batches
+    monkeypatch.setattr(units, "ANSWERS", 2)  # several units
     questions = [dict(question=f"how many? {'and what colour? ' * (i % 3)}", answer="nothing of the kind") for i in range(6)]
     benchmark = write("Open", questions)
-    said = [answer_rows(replace(benchmark, rows=[row]), mode, answerer, encoder, LIMIT)[0].text for row in benchmark.rows]
+    asked = [encoder.sequence(Side(images=row.images), open_question=row.question) for row in benchmark.rows]
+    said = [answerer.answer([one], mode, LIMIT)[0].text for one in asked]
     assert len(set(said)) > 2
     for i in (0, 2, 5):
         questions[i]["answer"] = said[i]
-    (score,) = score_benchmark(write("Open", questions), mode, answerer, encoder, tmp_path / "out", LIMIT)
+    (scored,) = score(write("Open", questions), mode, tmp_path / "out")
     lines = predictions(tmp_path / "out", f"Open.{mode}")
     assert [line["index"] for line in lines] == list("012345")
     assert [line["text"] for line in lines] == said
     assert [line["points"] for line in lines] == [1.0, 0.0, 1.0, 0.0, 0.0, 1.0]
-    assert (score.score, score.rows, score.chance, score.unresolved_share) == (0.5, 6, None, 0.0)
-    assert score.kind == "open, string recall (no judge)"
-    assert score.cut_share == sum(not line["finished"] for line in lines) / 6
-    assert score.cache_share == pytest.approx(sum(line["cache_share"] for line in lines) / 6)
-    assert (score.cache_share == 1.0) == (mode == "native")
+    assert (scored.score, scored.rows, scored.chance, scored.unresolved_share) == (0.5, 6, None, 0.0)
+    assert scored.kind == "open, string recall (no judge)"
+    assert scored.cut_share == sum(not line["finished"] for line in lines) / 6
+    assert scored.cache_share == pytest.approx(sum(line["cache_share"] for line in lines) / 6)
+    assert (scored.cache_share == 1.0) == (mode == "native")
 
 
-def test_multiple_choice_and_yes_no(write, answerer, encoder, tmp_path) -> None:
+def test_multiple_choice_and_yes_no(write, score, tmp_path) -> None:
     choices = [dict(question="which?", A="a ring", B="a star", C="", answer="AB"[i % 2]) for i in range(5)]
     answers = [dict(question="is it red?", answer=("yes", "No")[i % 2]) for i in range(4)]
     for name, rows, chance in (("Choice", choices, 0.5), ("YesNo", answers, 0.5)):
         benchmark = write(name, rows)
-        (score,) = score_benchmark(benchmark, "compressed", answerer, encoder, tmp_path / "out", LIMIT)
+        (scored,) = score(benchmark, "compressed", tmp_path / "out")
         lines = predictions(tmp_path / "out", f"{name}.compressed")
         assert [line["question"] for line in lines] == [row["question"] for row in rows]
         assert [line["expected"] for line in lines] == [row["answer"] for row in rows]
         understood = [line["understood"] for line in lines]
         right = [u is not None and u.lower() == row["answer"].lower() for u, row in zip(understood, rows, strict=True)]
         assert [line["points"] for line in lines] == right
-        assert score.score == sum(right) / len(rows)
-        assert score.unresolved_share == sum(u is None for u in understood) / len(rows)
-        assert score.chance == pytest.approx(chance)
+        assert scored.score == sum(right) / len(rows)
+        assert scored.unresolved_share == sum(u is None for u in understood) / len(rows)
+        assert scored.chance == pytest.approx(chance)
+
+
+def small(encoder: Encoder) -> Encoder:
+    """With limits that a person set, which win: the six benchmarks' own make 1280 tokens of a picture."""
+    return encoder.with_settings(EncodeSettings(min_pixels=28 * 28, max_pixels=16 * 28 * 28))
 
 
 def row(index: str, answer: str = "B", **extra: str) -> BenchmarkRow:
@@ -100,11 +120,11 @@ def test_prompts_follow_the_kind() -> None:
     assert "A. a ring\nB. a star" in asked["multiple_choice"]
 
 
-def test_an_unreadable_image_is_an_error(write, answerer, encoder, tmp_path) -> None:
+def test_an_unreadable_image_is_an_error(write, score, tmp_path) -> None:
     broken = base64.b64encode(b"not an image, though quite a long text that is not one").decode()
     benchmark = write("Broken", [dict(question="?", answer="yes"), dict(question="?", answer="no", image=broken)])
     with pytest.raises(DataError, match=r"Broken.tsv#1"):
-        score_benchmark(benchmark, "native", answerer, encoder, tmp_path / "out", LIMIT)
+        score(benchmark, "native", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -117,39 +137,34 @@ def test_mmmu_asks_in_english_and_leaves_image_marks_in_the_text() -> None:
     assert prompt("multiple_choice", replace(asked, options={}, question="<image 1> costs?"), True) == "Question: <image 1> costs?"
 
 
-def test_a_named_benchmark_gets_its_image_sizes_and_length(write, answerer, encoder, tmp_path, monkeypatch) -> None:
+def test_a_named_benchmark_gets_its_image_sizes_and_length(write, encoder) -> None:
     """MMStar's pictures have 1280 tokens at least, a set of one's own the checkpoint's few; limits reach encoder and answers."""
     seen = []
-
-    def remember(benchmark, mode, answerer, encoder, max_new_tokens):
-        seen.append((encoder.settings.min_pixels, encoder.settings.max_pixels, max_new_tokens))
-        return answer_rows(benchmark, mode, answerer, encoder.with_image_tokens(1, 16), 1)
-
-    monkeypatch.setattr(vlm, "answer_rows", remember)
     rows = [dict(question="which?", A="a ring", B="a star", answer="A")]
     for name, limit in (("MMStar", None), ("Mine", None), ("MMStar", 5)):
-        score_benchmark(write(name, rows), "compressed", answerer, encoder, tmp_path / "out", limit)
+        (unit,) = plan_benchmark(write(name, rows), "compressed", encoder, {}, limit).units
+        seen.append((unit.settings.min_pixels, unit.settings.max_pixels, unit.limit, unit.tokens > 1280))
     area = encoder.factor**2
-    assert seen == [(1280 * area, 16384 * area, 2048), (None, None, 64), (1280 * area, 16384 * area, 5)]
+    assert seen == [(1280 * area, 16384 * area, 2048, True), (None, None, 64, False), (1280 * area, 16384 * area, 5, True)]
 
 
-def test_mmvet_has_no_number_without_a_judge(write, answerer, encoder, tmp_path) -> None:
+def test_mmvet_has_no_number_without_a_judge(write, encoder, score, tmp_path) -> None:
     rows = [dict(question="what?", answer="zebra") for _ in range(3)]
-    unscored, recall = score_benchmark(write("MMVet", rows), "native", answerer, encoder, tmp_path / "out", LIMIT)
+    unscored, recall = score(write("MMVet", rows), "native", tmp_path / "out", None, small(encoder))
     assert (unscored.kind, unscored.score, unscored.chance, unscored.unresolved_share) == ("not scored: needs a judge", None, None, 1.0)
     assert (recall.kind, recall.score) == ("open, string recall (no judge)", 0.0)
     assert [line["grade"] for line in predictions(tmp_path / "out", "MMVet.native")] == [None] * 3
 
 
-def test_a_judge_grades_mmvet_and_reads_what_is_unread(write, answerer, encoder, tmp_path) -> None:
+def test_a_judge_grades_mmvet_and_reads_what_is_unread(write, encoder, score, tmp_path) -> None:
     """Grades by question; of the multiple-choice answers, which are nonsense, one is matched right, one wrong, one not at all."""
     says = {"first": "0.4", "second": "1.0", "third": 400, "fourth": "B", "fifth": "A", "sixth": "well"}
     with JudgeServer(lambda prompt: next(reply for name, reply in says.items() if f'Question: "{name}' in prompt)) as server:
         judge = Judge(Endpoint(server.url, "wise"), tmp_path / "judge", backoff=0.001)
         open_rows = [dict(question=f"{name}?", answer="zebra") for name in ("first", "second", "third")]
-        graded, recall = score_benchmark(write("MMVet", open_rows), "native", answerer, encoder, tmp_path / "out", LIMIT, judge)
+        graded, recall = score(write("MMVet", open_rows), "native", tmp_path / "out", judge, small(encoder))
         choice_rows = [dict(question=f"{name}?", A="qqq", B="www", answer="B") for name in ("fourth", "fifth", "sixth")]
-        (matched,) = score_benchmark(write("Mine", choice_rows), "native", answerer, encoder, tmp_path / "out", LIMIT, judge)
+        (matched,) = score(write("Mine", choice_rows), "native", tmp_path / "out", judge)
     assert (graded.kind, graded.judge, graded.score) == ("open, graded by a judge", "wise", pytest.approx(1.4 / 3))
     assert (graded.judged_share, graded.unresolved_share) == (1.0, pytest.approx(1 / 3))
     assert (recall.kind, recall.judge, recall.score) == ("open, string recall (no judge)", "", 0.0)
@@ -160,7 +175,7 @@ def test_a_judge_grades_mmvet_and_reads_what_is_unread(write, answerer, encoder,
     assert judge.tally.failed == 1
 
 
-def test_rows_left_out_are_stated(write, answerer, encoder, tmp_path) -> None:
+def test_rows_left_out_are_stated(write, encoder, score, tmp_path) -> None:
     rows = [dict(question="which?", A="a ring", B="a star", answer="A", split=split) for split in ("dev", "validation", "validation")]
-    (score,) = score_benchmark(write("MMMU_DEV_VAL", rows), "native", answerer, encoder.with_image_tokens(1, 16), tmp_path / "out", LIMIT)
-    assert (score.rows, score.left_out) == (2, {"of split dev": 1})
+    (scored,) = score(write("MMMU_DEV_VAL", rows), "native", tmp_path / "out", None, small(encoder))
+    assert (scored.rows, scored.left_out) == (2, {"of split dev": 1})

@@ -4,12 +4,13 @@ import json
 
 import pytest
 
+from data_prep.samples import DataError
 from pipeline.evaluate.compare import tables
 from pipeline.evaluate.compare.comparison import compare
 from pipeline.evaluate.compare.evaluations import read_evaluation
 from pipeline.evaluate.compare.picture import draw
 from pipeline.evaluate.page.compared import write_page
-from pipeline.evaluate.report import WIDTH
+from pipeline.evaluate.report import BASELINE, WIDTH
 
 HOSTILE = "<script>alert(1)</script>|$x$"
 
@@ -75,3 +76,32 @@ def test_pictures_and_page(compared, tmp_path) -> None:
     page = write_page(compared, tmp_path).read_text()
     assert "<script" not in page and "&lt;script&gt;alert(1)" in page
     assert page.count('class="mark better"') == 2 and page.count('class="mark within-noise"') == 2
+
+
+def test_a_baseline_takes_no_part_in_compressed_answers(written, make, tmp_path) -> None:
+    """Two checkpoints with a chorus around one without: of compressed answers only those two are compared, and nothing is lacking."""
+    asked = make.questions("Open", "open", [str(i) for i in range(40)])
+    folders = []
+    for name, points in (("a", 0.25), ("base", None), ("b", 0.75)):
+        one = written(name).benchmark(asked, "native", [0.5] * 40)
+        if points is None:
+            one.facts["pooling"] = BASELINE
+        else:
+            one.benchmark(asked, "compressed", [points] * 40)
+        folders.append(one.done())
+    read = [read_evaluation(folder, folder.name) for folder in folders]
+    native, compressed = compare(read, resamples=1000).lines
+    assert None not in native.estimates + native.tests
+    assert [one and one.value for one in compressed.estimates] == [0.25, None, 0.75]
+    assert [one and one.difference.value for one in compressed.tests] == [None, 0.5]
+    first, *_ = compare([read[1], read[0], read[2]], resamples=1000).lines[1:]
+    assert [one and one.value for one in first.estimates] == [None, 0.25, 0.75] and first.tests == (None, None)
+    shown = compare(read, resamples=1000)
+    rows = [row for row in tables.table(shown).rows if row[2] == "base"]
+    assert [row[3:5] for row in rows][1] == ("-", "-") and rows[1][5:] == ("-",) * 6
+    assert "base against a: better in 0, worse in 0, within noise in 1 of 1 rows" in tables.console(shown)
+    assert json.loads(tables.as_json(shown))["lines"][1]["estimates"][1] is None
+    assert write_page(shown, tmp_path).is_file() and len(draw(shown, tmp_path)) == 2
+    lacking = written("c").benchmark(asked, "native", [0.5] * 40).done()  # has a chorus, and should have answered from it
+    with pytest.raises(DataError, match=r"found Open \(compressed\) only in a; expected the same sets everywhere"):
+        compare([read[0], read_evaluation(lacking, "c")])
