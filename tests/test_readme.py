@@ -68,12 +68,13 @@ def test_the_two_commands_are_there():
 
 def test_every_stage_as_shown(project):
     chain = commands("Each stage")
-    assert [c.split()[0] for c in chain].count("deepspeed") == 2 and chain[-1] == "bash launchers/mlflow_ui.sh"
+    assert [c.split()[0] for c in chain].count("deepspeed") == 3 and chain[-1] == "bash launchers/mlflow_ui.sh"
     output = {command: run(command, project) for command in chain[:-1]}
     assert any("2 ranks, ZeRO stage 3" in text for text in output.values())
     assert any("CHORUS" in text and "CONTEXT" in text for text in output.values())
     assert any("share of the KV cache" in text for text in output.values())
-    assert (project / "work/mine/run/export/model.safetensors").is_file()
+    exports = [project / f"work/mine/{name}/model.safetensors" for name in ("run/export", "averaged-run/export", "averaged-run/export-ema")]
+    assert all(path.is_file() for path in exports) and exports[1].read_bytes() != exports[2].read_bytes()
     assert "step-00000002" in {path.name for path in (project / "work/mine/another-run/checkpoints").iterdir()}
 
 

@@ -106,6 +106,7 @@ def run(command: Command, device: torch.device) -> int:
             _export(config, engine, config.out / "export", origin)
             progress.exported(config.out / "export")
             if config.ema.decay is not None:
+                heartbeat.beat("exporting the average")
                 with engine.averaged():
                     _export(config, engine, config.out / "export-ema", origin | {"averaged": True})
                 progress.say(f"exported: {config.out / 'export-ema'}, the average of the weights (ema.decay {config.ema.decay:g})")

@@ -112,6 +112,7 @@ def test_image_processors_as_published(checkpoint_of, family: str, changes: dict
         "patch_size": 16 if family == "qwen3_vl" else 14,
         "merge_size": 2,
         "resample": 3,
+        "stored_as": "webp lossless 0",
     }
 
 

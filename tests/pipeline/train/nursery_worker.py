@@ -56,6 +56,8 @@ def start(request: dict) -> int:
         status = 1
         try:
             status = rank(request)
+        except SystemExit as ended:  # a script's own end
+            status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
         except BaseException:
             traceback.print_exc()
         sys.stdout.flush()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from nursery import Nursery, Training, wait_until
+from nursery import Training, shared, wait_until
 from ranks import run_ranks
 from safetensors.torch import load_file
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -158,25 +158,25 @@ def test_a_killed_run_exports_the_same_average(shards, checkpoint, tmp_path) -> 
     """Both exports, with a learnt temperature; crem.json says which folder holds what, and the last checkpoint is enough for both."""
     words = ("--ema.decay", str(DECAY), "--loss.learn-temperature", "--optim.rates.temperature", "1e-2")
     straight, killed = (Training(checkpoint, shards, tmp_path / name / "run", words=words) for name in ("straight", "killed"))
-    with Nursery(checkpoint, tmp_path) as nursery:
-        assert "average of the weights: decay 0.6, from update 1 on" in nursery.run(straight.argv()).text()
-        for rank, seen in ((1, 4), (0, 8)):
-            job = nursery.start(killed.argv("--resume", "auto"))
-            wait_until(lambda seen=seen: len(killed.lines()) >= seen)
-            job.signal(rank, signal.SIGKILL)
-            assert -signal.SIGKILL in job.wait()
-        assert "resume at step" in nursery.run(killed.argv("--resume", "auto")).text()
-        assert killed.losses() == straight.losses()
-        expected = exported(straight)
-        assert equal(exported(killed), expected)
-        raw, averaged = (json.loads((straight.out / name / "crem.json").read_text()) for name in EXPORTS)
-        assert averaged["averaged"] is True and "averaged" not in raw and averaged["temperature"] != raw["temperature"]
-        for name in EXPORTS:
-            shutil.rmtree(straight.out / name)
-        nursery.run(straight.argv("--resume"))
-        assert equal(exported(straight), expected)
-        other = nursery.start([*straight.argv("--resume"), "--ema.decay", "0.7"])
-        assert other.wait() == [2, 2] and "ema.decay: 0.6 then, 0.7 now" in other.text()
+    nursery = shared(checkpoint, tmp_path)
+    assert "average of the weights: decay 0.6, from update 1 on" in nursery.run(straight.argv()).text()
+    for rank, seen in ((1, 4), (0, 8)):
+        job = nursery.start(killed.argv("--resume", "auto"))
+        wait_until(lambda seen=seen: len(killed.lines()) >= seen)
+        job.signal(rank, signal.SIGKILL)
+        assert -signal.SIGKILL in job.wait()
+    assert "resume at step" in nursery.run(killed.argv("--resume", "auto")).text()
+    assert killed.losses() == straight.losses()
+    expected = exported(straight)
+    assert equal(exported(killed), expected)
+    raw, averaged = (json.loads((straight.out / name / "crem.json").read_text()) for name in EXPORTS)
+    assert averaged["averaged"] is True and "averaged" not in raw and averaged["temperature"] != raw["temperature"]
+    for name in EXPORTS:
+        shutil.rmtree(straight.out / name)
+    nursery.run(straight.argv("--resume"))
+    assert equal(exported(straight), expected)
+    other = nursery.start([*straight.argv("--resume"), "--ema.decay", "0.7"])
+    assert other.wait() == [2, 2] and "ema.decay: 0.6 then, 0.7 now" in other.text()
 
 
 EXPORTS = ("export", "export-ema")
