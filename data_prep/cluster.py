@@ -25,7 +25,7 @@ if not os.environ.get("RAY_ADDRESS"):
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayError, RayTaskError
 
 from data_prep.samples import DataError
 
@@ -34,6 +34,11 @@ WORKER_MINUTES = 10
 """How long Ray on this machine may take to bring up its first worker."""
 RETRIES = 5
 """How often an item is done again whose worker or node has died."""
+LOST = (RayActorError, NodeDiedError, ObjectLostError)
+"""An actor died, or its node did: with the work, or with a finished result. One of over 100 KB stays on the actor's node until it is
+fetched, and an actor's results are not made again by Ray."""
+FOR_PEOPLE = (DataError, PermissionError)
+"""Raised by a worker, these are raised here as they were: messages for people, not Ray's stack around them."""
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -90,17 +95,17 @@ def as_finished(function: Callable[..., Result], items: list[Item], arguments: t
                 running[task.remote(item, *arguments)] = item
             if not running:
                 return
-            done = _first(list(running), f"one of the {len(running)} shards under way")
+            done = _first(list(running), f"one of the {len(running)} items under way")
             item = running.pop(done)
             yield item, ray.get(done)
     except RayTaskError as error:
-        if isinstance(error.cause, (DataError, PermissionError)):
+        if isinstance(error.cause, FOR_PEOPLE):
             raise error.cause from None
         raise
     except RayError as error:  # the worker ended without a word: killed, out of memory, crashed; or its node did
         raise DataError(
             f"{item}: found its worker dead {RETRIES + 1} times ({type(error).__name__}), expected it to finish. Mostly memory ran out: "
-            "take fewer --workers or smaller --max-pixels; finished shards are kept"
+            "take fewer --workers or smaller --max-pixels; what is finished is kept"
         ) from error
     finally:
         for reference in running:
@@ -113,11 +118,12 @@ def actors_as_finished(
     """(item, make(*arguments).work(item)) in the order in which they are done: for work that needs something costly opened first.
 
     One actor on every GPU where the cluster has any, but not more than `most`; else `workers` of them on a CPU each. Each has one item at
-    a time. In the place of an actor that dies, or whose node does, another is made, and its item done again, up to `RETRIES` times. (Not by
-    Ray's own retries: while it has not noticed that a node is gone, those are used up within seconds.)
+    a time. In the place of an actor that dies, or whose node does, even with a result that was not fetched yet, another is made, and its item done
+    again, up to `RETRIES` times. (Not by Ray's own retries: while it has not noticed that a node is gone, those are used up within seconds.)
 
     Raises:
         DataError: the one that `work` raised, without the worker's stack: a message for people; or an item's actors all died.
+        PermissionError: in the same way.
     """
     gpus = int(ray.cluster_resources().get("GPU", 0))
     remote = ray.remote(**({"num_gpus": 1} if gpus else {"num_cpus": 1}))(make)
@@ -140,7 +146,7 @@ def actors_as_finished(
             actor, number = running.pop(done)
             try:
                 result = ray.get(done)
-            except RayActorError as error:
+            except LOST as error:
                 tries[number] += 1
                 if tries[number] > RETRIES:
                     raise _given_up(error) from error
@@ -151,7 +157,7 @@ def actors_as_finished(
             give(actor)
             yield items[number], result
     except RayTaskError as error:
-        if isinstance(error.cause, DataError):
+        if isinstance(error.cause, FOR_PEOPLE):
             raise error.cause from None
         raise
     finally:
@@ -159,7 +165,7 @@ def actors_as_finished(
             ray.kill(actor)
 
 
-def _given_up(error: RayActorError) -> DataError:
+def _given_up(error: RayError) -> DataError:
     return DataError(
         f"found a worker that died again and again ({type(error).__name__}: {str(error).splitlines()[0]}), expected it to finish. "
         "Mostly memory ran out: take fewer --workers or smaller --max-pixels; what is finished is kept"
@@ -184,7 +190,7 @@ def _start_alone(workers: int | None, environment: dict[str, str]) -> None:
     except Exception as error:  # Ray raises bare Exceptions here
         raise DataError(
             f"Ray did not start on this machine ({type(error).__name__}: {error}); {_load()}. Its logs are in "
-            "/tmp/ray/session_latest/logs. Start again when less is running; finished shards are kept"
+            "/tmp/ray/session_latest/logs. Start again when less is running; what is finished is kept"
         ) from error
 
 
@@ -209,11 +215,11 @@ def _first(references: list, awaited: str, limit: int | None = None) -> ray.Obje
     for minute in count(1):
         if done := ray.wait(references, num_returns=1, timeout=MINUTE_S)[0]:
             return done[0]
-        print(f"prepare: {minute} min without {awaited}; {_load()}", file=sys.stderr, flush=True)
+        print(f"{minute} min without {awaited}; {_load()}", file=sys.stderr, flush=True)
         if minute == limit:
             raise DataError(
                 f"found Ray running but waited {minute} minutes for {awaited}, expected it within seconds; {_load()}. "
-                "Ray's logs are in /tmp/ray/session_latest/logs. Start again when less is running; finished shards are kept"
+                "Ray's logs are in /tmp/ray/session_latest/logs. Start again when less is running; what is finished is kept"
             )
 
 

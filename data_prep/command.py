@@ -18,6 +18,8 @@ def exit_status(work: Callable[..., int], *args: object) -> int:
     except DataError as error:
         faults = [str(error)]
     except PermissionError as error:
+        if error.filename is None:  # not of a file: no fault of the data's, and a message without a name would help nobody
+            raise
         faults = [
             f"{error.filename}: found no permission to use it ({error.strerror}); expected data that can be read and an output folder that "
             "can be written to. Change its owner or mode, or name another"

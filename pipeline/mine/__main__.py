@@ -11,7 +11,6 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-
 from data_prep.command import exit_status
 from data_prep.encode import EncodeSettings
 from data_prep.synthesize.inputs import mmeb_parts

@@ -13,7 +13,6 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-
 from data_prep.command import exit_status
 from pipeline.study.arms import ELASTIC_K, FULL_K, KINDS
 from pipeline.study.run import run_study

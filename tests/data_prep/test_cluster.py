@@ -60,7 +60,7 @@ def test_waiting_for_a_worker_is_said_and_ends(ray_of_two: None, monkeypatch: py
         with pytest.raises(DataError, match=message), cluster(2):
             pass
         lines = capsys.readouterr().err.splitlines()
-        assert [line.split(";")[0] for line in lines] == [f"prepare: {n} min without a first Ray worker" for n in (1, 2, 3)]
+        assert [line.split(";")[0] for line in lines] == [f"{n} min without a first Ray worker" for n in (1, 2, 3)]
         monkeypatch.setenv("RAY_ADDRESS", "somewhere")  # a cluster's CPUs may be taken for hours
         threading.Timer(1.5, end.touch).start()
         with cluster(2) as workers:
@@ -74,6 +74,18 @@ def test_a_missing_permission_is_told_without_the_workers_stack(ray_of_two: None
 
     with pytest.raises(PermissionError) as caught:
         list(as_finished(refuse, [7], (), 1))
+    assert type(caught.value) is PermissionError
+    assert (caught.value.filename, caught.value.strerror) == ("/data/7", "Permission denied")
+
+
+class Refuser:
+    def work(self, item: int) -> None:
+        raise PermissionError(13, "Permission denied", f"/data/{item}")
+
+
+def test_a_permission_that_an_actor_lacks_is_told_without_its_stack(ray_of_two: None) -> None:
+    with pytest.raises(PermissionError) as caught:
+        list(module.actors_as_finished(Refuser, [7], (), 1))
     assert type(caught.value) is PermissionError
     assert (caught.value.filename, caught.value.strerror) == ("/data/7", "Permission denied")
 

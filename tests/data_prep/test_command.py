@@ -51,5 +51,9 @@ def test_bad_data_is_said_and_a_bug_is_not_caught(capsys: pytest.CaptureFixture)
     assert exit_status(fail, DataError("found a, expected b")) == 2
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "error: found a, expected b\n")
+    assert exit_status(fail, PermissionError(13, "Permission denied", "/data/7")) == 2
+    assert capsys.readouterr().err.startswith("error: /data/7: found no permission to use it (Permission denied); expected data")
+    with pytest.raises(PermissionError):
+        exit_status(fail, PermissionError(1, "Operation not permitted"))
     with pytest.raises(KeyError):
         exit_status(fail, KeyError("bug"))
