@@ -118,8 +118,9 @@ def actors_as_finished(
     """(item, make(*arguments).work(item)) in the order in which they are done: for work that needs something costly opened first.
 
     One actor on every GPU where the cluster has any, but not more than `most`; else `workers` of them on a CPU each. Each has one item at
-    a time. In the place of an actor that dies, or whose node does, even with a result that was not fetched yet, another is made, and its item done
-    again, up to `RETRIES` times. (Not by Ray's own retries: while it has not noticed that a node is gone, those are used up within seconds.)
+    a time. In the place of an actor that dies, or whose node does, another is made, and its item done again, up to `RETRIES` times, even
+    if it was done and only its result is lost. (Not by Ray's own retries: while it has not noticed that a node is gone, those are used up
+    within seconds.)
 
     Raises:
         DataError: the one that `work` raised, without the worker's stack: a message for people; or an item's actors all died.

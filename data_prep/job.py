@@ -5,7 +5,6 @@ when; so the result is the same bytes for any number of workers, a killed worker
 every shard that is already whole. Only the driver writes the manifest, last.
 """
 
-import os
 import sys
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ from data_prep.disk import disk_errors
 from data_prep.encode import Encoder, EncodeSettings, fingerprint_digest, to_row
 from data_prep.evaluation import evaluation_index, find_evaluation
 from data_prep.lock import hold
+from data_prep.place import absolute_out
 from data_prep.samples import DataError, Rejected
 from data_prep.shards import (
     Manifest,
@@ -211,17 +211,12 @@ def _absolute(settings: PrepareSettings) -> PrepareSettings:
     Raises:
         DataError: a relative `out` in a submitted job, whose working folder is a copy that Ray deletes.
     """
-    if os.environ.get("RAY_ADDRESS") and not settings.out.is_absolute():
-        raise DataError(
-            f"--out {settings.out}: found a relative path on a Ray cluster, where it names a temporary copy of the working folder; "
-            "expected an absolute path on storage that every node sees"
-        )
     return settings.model_copy(
         update={
             "roots": tuple(root.absolute() for root in settings.roots),
             "against": tuple(path.absolute() for path in settings.against),
             "image_root": settings.image_root and settings.image_root.absolute(),
-            "out": settings.out.absolute(),
+            "out": absolute_out(settings.out),
             "checkpoint": str(Path(settings.checkpoint).absolute()) if Path(settings.checkpoint).is_dir() else settings.checkpoint,
         }
     )

@@ -27,7 +27,7 @@ class Crew:
 
     workers: at most; None: one per GPU, on CPUs one.
     batch: units that a worker takes at a time. More of them are less traffic and more work done again after a kill. They are computed one
-        by one all the same, so that no result depends on it; the unit itself is the batch that a model sees, and no setting.
+        by one all the same, so that no result depends on it; batches that a model sees never reach beyond a unit, and are no setting.
     """
 
     workers: int | None = None

@@ -12,6 +12,7 @@ import torch
 import transformers
 from transformers.utils import cached_file
 
+from data_prep.samples import DataError
 from data_prep.shards import file_digest
 
 ROOT = Path(__file__).parents[2]
@@ -27,9 +28,19 @@ def of_run(checkpoint: str, numerics: dict) -> dict:
 
 
 def checkpoint_files(checkpoint: str) -> dict[str, str]:
-    """{file name: SHA-256} of all that a checkpoint's folder says and holds (a hub id: of the downloaded one)."""
+    """{file name: SHA-256} of all that a checkpoint's folder says and holds (a hub id: of the downloaded one).
+
+    Raises:
+        DataError: there are no weights, or none yet.
+    """
     folder = Path(cached_file(checkpoint, "config.json")).parent
-    return {path.name: file_digest(path) for kind in KINDS for path in sorted(folder.glob(kind))}
+    found = {path.name: file_digest(path) for kind in KINDS for path in sorted(folder.glob(kind))}
+    if not any(name.endswith(".safetensors") for name in found):
+        raise DataError(
+            f"{checkpoint}: found no weights (*.safetensors) in {folder}; expected them beside config.json, or results of other weights "
+            "would be taken for this checkpoint's. Export or download it again"
+        )
+    return found
 
 
 def source_digest() -> str:

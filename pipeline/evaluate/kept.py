@@ -10,6 +10,7 @@ answers, each a file per unit.
 """
 
 import hashlib
+import re
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from data_prep.samples import DataError
 from data_prep.shards import atomic_file, make_folder
 
 NAME = b"crem-unit "
+OWN = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.tmp-.+")
+"""Names of files written here: a key, and while it is being written what `atomic_file` makes of it."""
 
 
 class Kept:
@@ -69,9 +72,12 @@ class Kept:
                 temporary.write_bytes(_head(key, result) + result)
 
     def keep_only(self, keys: Collection[str]) -> int:
-        """Take away all else, what killed writers left behind included; returns the bytes that stay."""
+        """Take away all other results, what killed writers left behind included; returns the bytes that stay. Files that were not
+        written here are left alone: the folder may be a person's own."""
         size = 0
-        for path in self.folder.glob("*/*"):
+        for path in self.folder.glob("[0-9a-f][0-9a-f]/*"):
+            if not OWN.fullmatch(path.name) or path.is_dir():
+                continue
             if path.name in keys:
                 size += path.stat().st_size
             else:

@@ -1,9 +1,11 @@
 """What an evaluation computes, cut into units: the smallest work that is done, kept and done again, always whole.
 
 Floating-point sums depend on what shares a batch, so scores that shall be the same for any number of workers, and after any interruption,
-need batches that are the same: a unit is a batch, and which items are in it follows from one set's items and the settings alone. Neither
-the other sets of a command, nor the workers, nor what is done already have a say in it. Within a set, items are distinct, the longest
-first, so that little is padded and what does not fit into memory fails at once.
+need batches that are the same. They never reach beyond a unit, and which items are in it follows from one set's items and the settings
+alone; neither the other sets of a command, nor the workers, nor what is done already have a say in it. Questions of a unit are one batch.
+What is embedded is cut once more, by the unit's own items alone: `embed` leaves out what all of them begin with and packs the rest into
+batches of a budget of its own. Within a set, items are distinct, the longest first, so that little is padded and what does not fit into
+memory fails at once.
 
 A unit's key is a digest of everything that its bytes depend on: the checkpoint's files, this project's source, the machine's arithmetic
 (`identity`), the prompts' rules, text, question and image bytes of every item. Equal keys, equal bytes. An item that changes, but not its
@@ -24,7 +26,7 @@ from data_prep.samples import DataError, ImageRef, Side
 FORMAT = 1
 """Version of keys and of what is kept under them; another number, and nothing that was kept before is read."""
 EMBED_TOKENS = 16384
-"""Tokens of a unit that is embedded, padded to its longest item. Not a setting: another number would be another rounding."""
+"""Tokens of a unit that is embedded, as if padded to its longest item. Not a setting: another number would be another rounding."""
 ANSWER_TOKENS, ANSWERS = 49152, 32
 """The same for questions that are answered, and how many of them there are at most."""
 

@@ -2,16 +2,17 @@
 
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from data_prep.cluster import ray  # not Ray itself: what it reads at import is set there
+from data_prep.cluster import actors_as_finished, cluster, ray  # not Ray itself: what it reads at import is set there
 from data_prep.job import PrepareSettings, prepare
 from data_prep.shards import load_manifest, verify_shards
-from tests.data_prep.processes import killer_of_node
+from tests.data_prep.processes import killer_of_node, wait_until
 
 PROJECT = Path(__file__).parents[2]
 
@@ -57,3 +58,47 @@ def test_a_node_dies_and_the_job_completes(two_nodes: tuple, corpus: Path, check
     assert manifest.rows == 30
     alive = prepare(settings.model_copy(update={"out": tmp_path / "again", "workers": 1}))
     assert alive.digest() == manifest.digest() == load_manifest(tmp_path / "again").digest()
+
+
+class Large:
+    """Results of a size that Ray leaves on the node where they were made; on node `slow` they take a second."""
+
+    def __init__(self, folder: Path, slow: str):
+        self.folder, self.slow = folder, slow
+
+    def work(self, item: int) -> tuple[int, bytes]:
+        if (node := ray.get_runtime_context().get_node_id()) == self.slow:
+            time.sleep(1)  # so that the other's first result is fetched alone
+        (self.folder / f"{item}-{node}").touch()
+        return item, bytes(300_000)
+
+
+@pytest.mark.slow
+def test_a_result_that_was_lost_with_its_node_is_made_again(two_nodes: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second node is killed when it has done an item whose result nobody has fetched."""
+    nodes, second = two_nodes
+    lost, fetch = [], ray.get
+
+    def get(reference):
+        try:
+            return fetch(reference)
+        except ray.exceptions.ObjectLostError:
+            lost.append(reference)
+            raise
+
+    def unfetched(done: list) -> bool:
+        there = {int(path.name.split("-")[0]) for path in tmp_path.glob(f"*-{second.node_id}")}
+        return bool(there - set(done))
+
+    with cluster(2):
+        results = actors_as_finished(Large, list(range(8)), (tmp_path, second.node_id), 2)
+        monkeypatch.setattr(ray, "get", get)
+        done = [next(results)[0]]
+        assert wait_until(lambda: unfetched(done), 60)
+        time.sleep(2)  # it is about to return: in that time it has
+        nodes.remove_node(second, allow_graceful=False)
+        for item, (number, data) in results:
+            assert item == number and len(data) == 300_000
+            done.append(item)
+    assert lost, "the result was fetched before the node died"
+    assert sorted(done) == list(range(8))

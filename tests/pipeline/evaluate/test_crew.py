@@ -28,8 +28,9 @@ from data_prep.sources.benchmarks import load_benchmark
 from data_prep.sources.mmeb_eval import load_sets
 from pipeline.evaluate import crew as crew_module
 from pipeline.evaluate import identity, units, worker
-from pipeline.evaluate.__main__ import main, score
+from pipeline.evaluate.__main__ import main
 from pipeline.evaluate.crew import Crew
+from pipeline.evaluate.evaluation import score
 from pipeline.evaluate.kept import Kept
 from pipeline.evaluate.mmeb import plan_set
 from pipeline.evaluate.report import headline

@@ -4,8 +4,10 @@ import hashlib
 import json
 import shutil
 
+import pytest
 import torch
 
+from data_prep.samples import DataError
 from pipeline.evaluate import identity
 from pipeline.evaluate.identity import checkpoint_files, numerics, of_run, one_thread, source_digest
 
@@ -24,6 +26,12 @@ def test_every_file_that_a_checkpoint_is_made_of_counts(checkpoint, tmp_path) ->
         (copy / name).write_bytes(whole)
     (copy / "notes.md").write_text("of no consequence")
     assert checkpoint_files(str(copy)) == before
+
+
+def test_a_folder_without_weights_is_refused(checkpoint, tmp_path) -> None:
+    shutil.copytree(checkpoint, tmp_path / "copy", ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(DataError, match=r"found no weights \(\*\.safetensors\) in .*copy; expected them beside config\.json"):
+        checkpoint_files(str(tmp_path / "copy"))
 
 
 def test_the_source_counts(tmp_path, monkeypatch) -> None:

@@ -63,6 +63,16 @@ def test_only_what_was_used_stays(kept) -> None:
     assert [path.name for path in kept.folder.glob("*/*")] == [KEY]
 
 
+def test_what_others_keep_there_stays(kept) -> None:
+    """Files and folders of other names, also beside ours; a folder under a result's name."""
+    strange = ["notes/list.txt", "ab/list.txt", f"ab/{KEY}.txt", f"xy/{OTHER}", f"ab/{'ef' * 32}/list.txt"]
+    for name in strange:
+        (kept.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (kept.folder / name).write_text("a person's own")
+    assert kept.keep_only(()) == 0
+    assert sorted(str(path.relative_to(kept.folder)) for path in kept.folder.rglob("*") if path.is_file()) == sorted(strange)
+
+
 def test_a_folder_for_the_time_being(tmp_path) -> None:
     with kept_in(tmp_path / "cache", stays=False) as kept:
         kept.put(KEY, b"result")

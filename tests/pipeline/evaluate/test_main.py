@@ -2,6 +2,8 @@
 
 import base64
 import json
+import shutil
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -9,13 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.samples import Side
+from data_prep.lock import hold
+from data_prep.samples import DataError, Side
 from data_prep.schema import Role
 from data_prep.sources.benchmarks import load_benchmark
 from pipeline.evaluate import __main__ as main_module
-from pipeline.evaluate import judge
-from pipeline.evaluate.__main__ import main, score
+from pipeline.evaluate import evaluation, judge
+from pipeline.evaluate.__main__ import main
 from pipeline.evaluate.endpoint import KEY_VARIABLE
+from pipeline.evaluate.evaluation import score
 from pipeline.evaluate.report import headline
 from tests.pipeline.evaluate.judge_server import JudgeServer
 
@@ -127,7 +131,7 @@ def test_a_judge_and_a_base(checkpoint, tsv, tmp_path, monkeypatch, capsys) -> N
 )
 def test_refused_before_the_model_is_opened(tsv, tmp_path, monkeypatch, capsys, checkpoint, arguments, message) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "a-key-of-many-letters")
-    monkeypatch.setattr(main_module, "open_checkpoint", None)
+    monkeypatch.setattr(evaluation, "open_checkpoint", None)
     monkeypatch.setattr(judge, "ATTEMPTS", 1)
     assert main([str(checkpoint), *words(tmp_path, "--benchmarks", tsv, "--out", tmp_path / "out", *arguments)]) == 2
     assert message in capsys.readouterr().err
@@ -135,7 +139,7 @@ def test_refused_before_the_model_is_opened(tsv, tmp_path, monkeypatch, capsys, 
 
 
 def test_missing_images_are_told_before_the_model_is_opened(checkpoint, mmeb, tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(main_module, "open_checkpoint", None)
+    monkeypatch.setattr(evaluation, "open_checkpoint", None)
     (mmeb / "images/3.png").unlink()
     assert main([str(checkpoint), *words(tmp_path, "--mmeb", mmeb, "--out", tmp_path / "out")]) == 2
     assert "found 1 of 5 image files missing or unusable: missing: '3.png'" in capsys.readouterr().err
@@ -146,3 +150,75 @@ def test_a_k_that_the_checkpoint_does_not_have(checkpoint, tsv, tmp_path, capsys
     assert main([str(checkpoint), "--benchmarks", str(tsv), "--k", k, "--out", str(tmp_path / "out")]) == 2
     assert f"error: k = {k}: found a checkpoint of 4 chorus tokens; expected 1 to 4" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_average_is_no_headline_of_the_run(checkpoint, tsv, tmp_path, monkeypatch) -> None:
+    """Both exports of a run, scored without an --out: each has a folder, both are the run's children, its own scores are the weights'."""
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.create_experiment("crem", str(tmp_path / "artifacts"))
+    trained = client.create_run(experiment).info.run_id
+    monkeypatch.chdir(tmp_path)
+    headlines = []
+    for name, said in (("export-ema", {"averaged": True}), ("export", {})):
+        shutil.copytree(checkpoint, tmp_path / "run" / name)
+        (tmp_path / "run" / name / "crem.json").write_text(json.dumps({"tracked_run": trained} | said))
+        assert main([f"run/{name}", *words(tmp_path, "--benchmarks", tsv, "--max-new-tokens", 2)]) == 0
+        headlines.append(set(client.get_run(trained).data.metrics))
+    assert headlines[0] == set() and any("native" in name for name in headlines[1])
+    assert sorted(path.name for path in (tmp_path / "work/eval").iterdir()) == ["run", "run-ema"]
+    tags = [run.data.tags for run in client.search_runs([experiment]) if run.info.run_id != trained]
+    assert [tag["crem.scored_run_id"] for tag in tags] == [trained] * 2
+    assert sorted(tag.get("crem.averaged", "-") for tag in tags) == ["-", "true"]
+
+
+def test_one_evaluation_at_a_time_in_a_folder(checkpoint, tsv, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(evaluation, "open_checkpoint", None)
+    (out := tmp_path / "out").mkdir()
+    with hold(out, out / ".lock", "evaluate"):
+        assert main([str(checkpoint), *words(tmp_path, "--benchmarks", tsv, "--out", out)]) == 2
+    said = capsys.readouterr().err
+    assert f"error: {out}: another evaluate job is writing here (process " in said and "; wait for it, or name another --out" in said
+    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_what_workers_are_told_means_the_same_in_every_folder(checkpoint, mmeb, tmp_path, monkeypatch, capsys) -> None:
+    """Image roots and the folder of the results; on a cluster a relative --out is refused."""
+    told = []
+
+    def refuse(checkpoint, encoder, sets, benchmarks, out, *others) -> None:
+        told.append((sets, out))
+        raise DataError("found enough")
+
+    monkeypatch.setattr(main_module, "score", refuse)
+    monkeypatch.chdir(tmp_path)
+    command = [str(checkpoint), *words(tmp_path, "--mmeb", mmeb.name, "--image-root", f"{mmeb.name}/images")]
+    assert main([*command, "--out", "out"]) == 2
+    ((sets, out),) = told
+    assert out == tmp_path / "out"
+    assert {image.root for one in sets for row in one.rows for image in row.query.images} == {mmeb / "images"}
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    for place, named in ((["--out", "out"], "out"), ([], f"work/eval/{checkpoint.parent.name}")):
+        assert main([*command, *place]) == 2
+        assert f"error: --out {named}: found a relative path on a Ray cluster" in capsys.readouterr().err
+    assert len(told) == 1
+
+
+def test_a_hub_ids_weights_are_there_before_they_are_digested(checkpoint, encoder, tsv, tmp_path, monkeypatch) -> None:
+    """The cache folder of a checkpoint of which only the small files have come; opening it brings the weights."""
+    snapshot = tmp_path / "hub/models--our--small/snapshots/abc"
+    shutil.copytree(checkpoint, snapshot, ignore=shutil.ignore_patterns("*.safetensors"))
+    (tmp_path / "hub/models--our--small/refs").mkdir()
+    (tmp_path / "hub/models--our--small/refs/main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    real = evaluation.open_checkpoint
+
+    def bring(name: str, encoder):
+        for weights in Path(checkpoint).glob("*.safetensors"):
+            shutil.copy(weights, snapshot)
+        return real(name, encoder)
+
+    monkeypatch.setattr(evaluation, "open_checkpoint", bring)
+    found = score("our/small", encoder, [], [load_benchmark(tsv)], tmp_path / "out", None, 2)
+    assert found.answers == score(str(checkpoint), encoder, [], [load_benchmark(tsv)], tmp_path / "local", None, 2).answers
+    names = [sorted(path.name for path in (tmp_path / out / "cache").glob("*/*")) for out in ("out", "local")]
+    assert names[0] == names[1], "equal files, equal keys"

@@ -66,6 +66,8 @@ def test_end_to_end(sets, model, collator, checkpoint, computed, tmp_path, monke
     encoder = CountingEncoder(checkpoint)
     monkeypatch.setattr(CountingEncoder, "count", 0)
     scores = {score.name: score for score in score_sets(sets, model, encoder, computed, tmp_path / "out")}
+    # per set, not over all sets together (11): what is computed with a side follows from its own set alone, whatever else is scored beside
+    # it (`units`), so the three words that both sets have are encoded for each
     assert CountingEncoder.count == (4 + 3) + (3 + 4), "each distinct side of a set once: 4 queries and 3 words, 3 words and 4 images"
     assert [(scores[n].meta, scores[n].split, scores[n].queries) for n in ("VOC2007", "Own")] == [("CLS", "IND", 4), (None, None, 3)]
     assert scores["VOC2007"].chance == 0.25
