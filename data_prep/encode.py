@@ -26,10 +26,12 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_res
 
 from data_prep.chat import chat_marks
 from data_prep.checkpoint import chorus_ids, has_chorus, load_config, load_image_processor
+from data_prep.chorus import chorus_size
 from data_prep.images import open_image
 from data_prep.plain import first_tokens, plain_tokenizer
 from data_prep.samples import DataError, ImageRef, RawSample, Side, Turn
 from data_prep.schema import Role
+from data_prep.sequence import TokenSequence
 from data_prep.stored import STORED_AS, PreparedImage, store
 from data_prep.template import ChorusSlot, ImageSlot, Mark, Segment, render
 
@@ -47,18 +49,6 @@ class EncodeSettings(BaseModel):
     """Longest sequence in tokens; a longer training row is shortened by the rule above or set aside."""
     min_text_tokens: int = Field(default=64, gt=0)
     """A side's text is not shortened to fewer tokens than this."""
-
-
-@dataclass(frozen=True)
-class TokenSequence:
-    """One sequence: `ids` int32 [T], `roles` uint8 [T] (`schema.Role`), and its images in order of their placeholders."""
-
-    ids: np.ndarray
-    roles: np.ndarray
-    images: tuple[PreparedImage, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 @dataclass(frozen=True)
@@ -284,50 +274,11 @@ class Encoder:
         return self.plain.encode(text, add_special_tokens=False).ids
 
 
-def chorus_size(k: int | None, available: int, name: str = "k") -> int:
-    """How many chorus tokens to use of those a checkpoint has: `k`, or all where it is None.
-
-    Raises:
-        DataError: `k`, which the message calls `name`, is not one of 1 .. available.
-    """
-    if k is not None and not available:
-        raise DataError(
-            f"{name} = {k}: found a checkpoint without chorus tokens, which is scored as a baseline by its last token; expected no {name}, "
-            "or a checkpoint that has some"
-        )
-    if k is not None and not 1 <= k <= available:
-        raise DataError(
-            f"{name} = {k}: found a checkpoint of {available} chorus tokens; expected 1 to {available}. More of them "
-            "are given before preparation and training: python -m pipeline.model chorus CHECKPOINT OUT --k K"
-        )
-    return available if k is None else k
-
-
-def keep_chorus(sequence: TokenSequence, k: int) -> TokenSequence:
-    """The sequence with the first `k` of its chorus tokens; what follows moves up, as if it had been encoded for k of them.
-
-    Chorus tokens are causal: the states of the first k do not depend on those that are left out here.
-
-    Raises:
-        DataError: the sequence has fewer chorus tokens.
-    """
-    at_K = np.flatnonzero(sequence.roles == Role.CHORUS)
-    left_out = at_K[chorus_size(k, len(at_K)) :]
-    if not len(left_out):
-        return sequence
-    return TokenSequence(np.delete(sequence.ids, left_out), np.delete(sequence.roles, left_out), sequence.images)
-
-
 _TEMPLATE_PROBE = [
     render(Side("text", (ImageRef("image"),)), (Turn("first", "answer"), Turn("second", "answer")), "open"),
     render(Side(images=(ImageRef("image"),)), open_question="open"),
 ]
 """What the template makes of every kind of part; its digest changes when the wording does, not when a comment does."""
-
-
-def count_answer_tokens(sequence: TokenSequence) -> int:
-    """How many tokens of the sequence carry a label."""
-    return int((sequence.roles == Role.ANSWER).sum())
 
 
 def fingerprint_digest(fingerprint: dict) -> str:

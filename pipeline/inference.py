@@ -43,9 +43,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_prep.encode import Encoder, EncodeSettings, TokenSequence, chorus_size
+from data_prep.chorus import chorus_size
+from data_prep.encode import Encoder, EncodeSettings
 from data_prep.images import ImageError
 from data_prep.samples import DataError, ImageRef, Side
+from data_prep.sequence import TokenSequence
 from pipeline.evaluate.embed import embed_nested
 from pipeline.evaluate.generate import Mode, by_length, split_after_chorus
 from pipeline.evaluate.open import Opened, open_checkpoint

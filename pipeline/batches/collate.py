@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data_prep.encode import TokenSequence
+from data_prep.sequence import TokenSequence
 from data_prep.stored import PreparedImage
 from pipeline.batches.batch import PackedBatch
 from pipeline.batches.layout import PAD_DOCUMENT, answer_index, chorus_index

@@ -12,9 +12,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from data_prep.encode import EncodedSample, TokenSequence, count_answer_tokens, keep_chorus
+from data_prep.chorus import keep_chorus
+from data_prep.encode import EncodedSample
 from data_prep.samples import DataError
 from data_prep.schema import Role
+from data_prep.sequence import TokenSequence, count_answer_tokens
 from pipeline.batches.batch import PackedBatch
 from pipeline.batches.collate import Collator, Job, lay_out
 from pipeline.batches.plan import Mixture, choose, draw, used_rows

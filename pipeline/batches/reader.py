@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_prep.encode import EncodedSample, Encoder, TokenSequence
+from data_prep.encode import EncodedSample, Encoder
 from data_prep.samples import DataError
 from data_prep.schema import ROW
+from data_prep.sequence import TokenSequence
 from data_prep.shards import Manifest, load_manifest, open_shard, verify_shards
 from data_prep.stored import PreparedImage
 from pipeline.batches.plan import SourceRows

@@ -21,8 +21,9 @@ from PIL import Image
 
 from data_prep.checkpoint import load_config
 from data_prep.command import exit_status
-from data_prep.encode import Encoder, EncodeSettings, TokenSequence
+from data_prep.encode import Encoder, EncodeSettings
 from data_prep.samples import DataError, ImageRef, Side
+from data_prep.sequence import TokenSequence
 from data_prep.shards import atomic_file
 from data_prep.sources.mmeb_eval import EvalSet
 from pipeline.evaluate.chorus_maps import ImageMaps, chorus_attention, entropy, image_maps

@@ -28,8 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from data_prep.encode import Encoder, TokenSequence
+from data_prep.encode import Encoder
 from data_prep.samples import DataError
+from data_prep.sequence import TokenSequence
 from data_prep.stored import PreparedImage
 from pipeline.batches.batch import PackedBatch
 from pipeline.batches.collate import Collator, Job

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from data_prep.encode import TokenSequence
 from data_prep.samples import DataError
+from data_prep.sequence import TokenSequence
 from pipeline.batches.batch import PackedBatch
 from pipeline.batches.collate import Collator, Job, pack
 from pipeline.evaluate.shared_head import read_head, shared_length, without_head

@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from data_prep.encode import TokenSequence
 from data_prep.schema import Role
+from data_prep.sequence import TokenSequence
 from pipeline.batches.collate import Collator, Job
 from pipeline.model.crem import Crem
 

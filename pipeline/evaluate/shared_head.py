@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor
 from transformers import DynamicCache
 
-from data_prep.encode import TokenSequence
 from data_prep.schema import Role
+from data_prep.sequence import TokenSequence
 from pipeline.batches.collate import Collator, Job
 from pipeline.model.crem import Crem
 

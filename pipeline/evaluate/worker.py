@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from data_prep.encode import Encoder, TokenSequence
+from data_prep.encode import Encoder
 from data_prep.images import image_bytes
 from data_prep.samples import DataError, ImageRef
+from data_prep.sequence import TokenSequence
 from pipeline.evaluate import identity
 from pipeline.evaluate.embed import embed
 from pipeline.evaluate.generate import Answer

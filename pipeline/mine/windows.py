@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.encode import Encoder, TokenSequence
+from data_prep.encode import Encoder
 from data_prep.samples import DataError, Side
+from data_prep.sequence import TokenSequence
 from data_prep.shards import atomic_file, write_json
 from pipeline import comm
 from pipeline.evaluate.embed import embed

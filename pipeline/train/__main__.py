@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from data_prep.encode import Encoder, chorus_size
+from data_prep.chorus import chorus_size
+from data_prep.encode import Encoder
 from data_prep.samples import DataError
 from data_prep.shards import verify_shards, write_json
 from pipeline import comm, heartbeat

@@ -16,8 +16,10 @@ from itertools import chain, islice, repeat
 import torch
 from torch import Tensor
 
-from data_prep.encode import Encoder, count_answer_tokens, keep_chorus
+from data_prep.chorus import keep_chorus
+from data_prep.encode import Encoder
 from data_prep.samples import DataError
+from data_prep.sequence import count_answer_tokens
 from data_prep.shards import verify_shards
 from pipeline import comm
 from pipeline.batches.batch import PackedBatch

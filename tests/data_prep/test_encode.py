@@ -15,19 +15,11 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from data_prep.checkpoint import FAMILIES
-from data_prep.encode import (
-    Encoder,
-    EncodeSettings,
-    TokenSequence,
-    TooLongError,
-    count_answer_tokens,
-    fingerprint_digest,
-    keep_chorus,
-    to_row,
-)
+from data_prep.encode import Encoder, EncodeSettings, TooLongError, fingerprint_digest, to_row
 from data_prep.images import open_image
 from data_prep.samples import DataError, ImageRef, RawSample, Side, Turn
 from data_prep.schema import ROW, Role
+from data_prep.sequence import count_answer_tokens
 from data_prep.stored import PreparedImage
 from pipeline.model.chorus import add_chorus
 
@@ -143,42 +135,6 @@ def test_roles_line_up(encoder: Encoder) -> None:
     assert count_answer_tokens(sequence) == expected
 
 
-@pytest.fixture(scope="module")
-def smaller(base_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Encoder]:
-    """Encoders of checkpoints that were given k chorus tokens, by k."""
-    folder = tmp_path_factory.mktemp("smaller")
-    for k in (1, 2, 3):
-        add_chorus(base_checkpoint, folder / str(k), k)
-    return {k: Encoder(folder / str(k)) for k in (1, 2, 3)}
-
-
-def same(ours: TokenSequence, other: TokenSequence) -> bool:
-    arrays = [(ours.ids, other.ids), (ours.roles, other.roles)]
-    return ours.images == other.images and all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in arrays)
-
-
-words = st.text(max_size=12)
-
-
-@settings(max_examples=150)
-@given(
-    text=words,
-    sizes=st.lists(st.sampled_from([(56, 56), (84, 56), (112, 84)]), max_size=3),
-    turns=st.lists(st.tuples(words, words), max_size=3),
-    question=st.none() | words,
-    k=st.sampled_from([1, 2, 3]),
-)
-def test_keeping_k_chorus_tokens_is_encoding_with_k(encoder, smaller, text, sizes, turns, question, k) -> None:
-    """Elastic chorus: a shard made with K serves every smaller k, wherever images, turns and an open question stand."""
-    side = Side(text, tuple(noise(*size, seed) for seed, size in enumerate(sizes)))
-    asked = tuple(Turn(*turn) for turn in turns)
-    full = encoder.sequence(side, asked, question)
-    assert len(full) == len(keep_chorus(full, k)) + 4 - k
-    assert same(keep_chorus(full, k), smaller[k].sequence(side, asked, question))
-    assert same(keep_chorus(full, k), encoder.shortened(k).sequence(side, asked, question))
-    assert same(keep_chorus(full, 4), full)
-
-
 def test_an_encoder_is_not_changed_by_being_shortened(encoder: Encoder) -> None:
     before = encoder.fingerprint()
     short = encoder.shortened(2)
@@ -191,8 +147,6 @@ def test_chorus_tokens_that_are_not_there(encoder: Encoder, k: int) -> None:
     message = f"k = {k}: found a checkpoint of 4 chorus tokens; expected 1 to 4"
     with pytest.raises(DataError, match=message):
         encoder.shortened(k)
-    with pytest.raises(DataError, match=message):
-        keep_chorus(encoder.sequence(Side("a ring")), k)
 
 
 def test_too_long_is_refused_never_cut(checkpoint: Path, encoder: Encoder) -> None:

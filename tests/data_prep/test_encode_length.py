@@ -10,10 +10,11 @@ from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 
 from data_prep.__main__ import summary
-from data_prep.encode import Encoder, EncodeSettings, TokenSequence, TooLongError
+from data_prep.encode import Encoder, EncodeSettings, TooLongError
 from data_prep.job import Slice, make_shard
 from data_prep.samples import ImageRef, RawSample, Side, Turn
 from data_prep.schema import Role
+from data_prep.sequence import TokenSequence
 from data_prep.shards import write_manifest
 from data_prep.sources import discover
 

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from data_prep.encode import Encoder, TokenSequence
+from data_prep.encode import Encoder
 from data_prep.samples import Side
+from data_prep.sequence import TokenSequence
 from data_prep.sources.benchmarks import BenchmarkRow, load_benchmark
 from data_prep.sources.mmeb_eval import load_sets
 from pipeline.evaluate.mmeb import plan_set

@@ -10,9 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from data_prep.embedded import corpus
-from data_prep.encode import Encoder, EncodeSettings, TokenSequence
+from data_prep.encode import Encoder, EncodeSettings
 from data_prep.samples import ImageRef, Side
 from data_prep.schema import Role
+from data_prep.sequence import TokenSequence
 from pipeline.batches.batch import PackedBatch
 from pipeline.batches.collate import Job
 from pipeline.evaluate.generate import split_after_chorus

@@ -6,7 +6,8 @@ from functools import partial
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from data_prep.encode import Encoder, TokenSequence
+from data_prep.encode import Encoder
+from data_prep.sequence import TokenSequence
 from pipeline.evaluate.embed import Batches, by_length, embed_batches
 from pipeline.evaluate.open import Opened
 from pipeline.evaluate.shared_head import shared_length

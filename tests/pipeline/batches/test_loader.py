@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.encode import EncodedSample, TokenSequence
+from data_prep.encode import EncodedSample
 from data_prep.schema import Role
+from data_prep.sequence import TokenSequence
 from data_prep.stored import PreparedImage
 from pipeline.batches.loader import StepLoader, content_key
 from pipeline.batches.reader import ShardReader

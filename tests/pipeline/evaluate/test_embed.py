@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from data_prep.encode import keep_chorus
+from data_prep.chorus import keep_chorus
 from data_prep.samples import Side
 from pipeline.batches.collate import Job
 from pipeline.evaluate.embed import embed, embed_nested

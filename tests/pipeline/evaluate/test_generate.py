@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from data_prep.checkpoint import FAMILIES
-from data_prep.encode import TokenSequence, keep_chorus
+from data_prep.chorus import keep_chorus
 from data_prep.samples import Side, Turn
 from data_prep.schema import Role
+from data_prep.sequence import TokenSequence
 from pipeline.batches.collate import Job
 from pipeline.evaluate.generate import Answerer, Context, by_length, split_after_chorus
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from data_prep.checkpoint import FAMILIES
-from data_prep.encode import TokenSequence
 from data_prep.samples import Side
 from data_prep.schema import Role
+from data_prep.sequence import TokenSequence
 from pipeline.batches.collate import Job
 from pipeline.evaluate.embed import by_length, embed_batches
 from pipeline.evaluate.shared_head import shared_length

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from data_prep.checkpoint import FAMILIES
-from data_prep.encode import TokenSequence
 from data_prep.samples import Side, Turn
 from data_prep.schema import Role
+from data_prep.sequence import TokenSequence
 from pipeline.batches.collate import Job
 
 TURNS = (Turn("what colour is it?", "red."), Turn("how many?", "there are three yellow stars."))
