@@ -27,6 +27,8 @@ LONGEST = (
     "tests/test_readme.py",
     "tests/pipeline/train/test_launch.py",
     "tests/pipeline/train/test_survival.py",
+    "tests/pipeline/evaluate/test_crew.py",
+    "tests/pipeline/train/test_averaging_ranks.py",
     "tests/data_prep/test_faults.py",
     "tests/data_prep/test_job.py",
     "tests/data_prep/synthesize/test_job.py",

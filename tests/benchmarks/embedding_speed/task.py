@@ -64,9 +64,9 @@ def _plain(side: Side, copies: dict[ImageRef, ImageRef], folder: Path) -> Side:
 
 
 def duplication(sets: list[EvalSet]) -> tuple[int, int]:
-    """Sides that all rows name, and how many of them differ."""
-    named = [side for eval_set in sets for row in eval_set.rows for side in (row.query, *row.candidates)]
-    return len(named), len(set(named))
+    """Sides that all rows name, and how many of them differ within their set (evaluation keeps sets apart)."""
+    named = [[side for row in eval_set.rows for side in (row.query, *row.candidates)] for eval_set in sets]
+    return sum(map(len, named)), sum(len(set(sides)) for sides in named)
 
 
 def write_checkpoint(size: str, sides: list[Side], folder: Path) -> Path:

@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--max-pixels", type=int, default=256 * 28 * 28, help="image budget; 784 pixels are one token")
     out.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch, over all ranks")
     out.add_argument("--stages", type=int, nargs="+", default=[1, 3], help="ZeRO stages")
-    out.add_argument("--ranks", type=int, default=1, help="2: the trainer on two ranks as well")
+    out.add_argument("--ranks", type=int, default=min(2, os.cpu_count()), help="more than 1: the trainer on so many ranks as well")
     out.add_argument("--bf16", action="store_true", help="the trainer in bfloat16 as well")
     attention = ModelSettings.model_fields["attention"].annotation.__args__
     out.add_argument("--attention", choices=attention, default="two_causal", help="the trainer's")
