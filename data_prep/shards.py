@@ -142,7 +142,7 @@ def load_manifest(folder: Path) -> Manifest:
         raise DataError(
             f"{folder}: found no {MANIFEST}; expected a folder of finished shards. "
             "Make it (or finish an interrupted job) with:\n"
-            f"    bash launchers/prepare.sh DATA_FOLDER --checkpoint CHECKPOINT --out {folder}"
+            f"    bash launchers/prepare.sh DATA_FOLDER --checkpoint CHECKPOINT --out {folder if _may_hold_shards(folder) else 'SHARDS'}"
         )
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
@@ -153,6 +153,11 @@ def load_manifest(folder: Path) -> Manifest:
             f"{path}: found schema version {manifest.schema_version}, expected {SCHEMA_VERSION}; prepare the data again"
         )
     return manifest
+
+
+def _may_hold_shards(folder: Path) -> bool:
+    """Whether shards may go there: a place for them is new, empty, or has some; anything else may be the raw data."""
+    return not folder.exists() or not any(folder.iterdir()) or any(folder.glob("*.arrow"))
 
 
 def verify_shards(folder: Path, manifest: Manifest, part: int = 0, parts: int = 1) -> None:

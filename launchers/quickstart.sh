@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 cd "$root"
 work="${CREM_WORK:-work}"
 if [ -e "$work/run" ]; then
-    echo "error: $work/run exists from an earlier quickstart; remove it (rm -r $work), or set CREM_WORK to another folder" >&2
+    echo "error: $work/run exists from an earlier quickstart; remove it and its scores (rm -r $work/run $work/eval), or set CREM_WORK to another folder" >&2
     exit 2
 fi
 started=$SECONDS
@@ -41,5 +41,5 @@ metrics      $work/run/metrics.jsonl, and MLflow
 Next:
   bash launchers/mlflow_ui.sh                                         look at the runs
   bash launchers/prepare.sh YOUR_DATA --checkpoint $work/crem-init --out work/my-shards
-  deepspeed launchers/train.sh tiny --data.shards work/my-shards --out work/my-run      train on your own data
+  bash launchers/train.sh tiny --data.shards work/my-shards --out work/my-run           train on your own data
 EOF

@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
     crew = Crew(args.workers, args.batch)
     make_folder(out)
     with hold(out, out / ".lock", "evaluate"):
+        _check_owner(out, args.checkpoint)
         result = score(args.checkpoint, encoder, sets, benchmarks, out, judge, args.max_new_tokens, crew, args.cache)
         result = replace(result, base=base)
         files = report.write(result, out) + plots.draw(result, out / "plots") + [out / "plots" / "attention"] * bool(result.attention)
@@ -74,6 +75,23 @@ def _origin(checkpoint: str) -> dict:
     """What an export says of the run that trained it (crem.json); nothing for any other checkpoint."""
     path = Path(checkpoint) / "crem.json"
     return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _check_owner(out: Path, checkpoint: str) -> None:
+    """Refuse a folder that holds another checkpoint's scores; the same one may be scored there again.
+
+    Raises:
+        DataError: names both.
+    """
+    try:
+        found = str(json.loads((out / "scores.json").read_text(encoding="utf-8"))["facts"]["checkpoint"])
+    except (OSError, ValueError, KeyError, TypeError):  # no scores of ours
+        return
+    if found != checkpoint and Path(found).resolve() != Path(checkpoint).resolve():
+        raise DataError(
+            f"{out}: found the scores of {found}, expected those of {checkpoint} or none; nothing was computed, and they are as they were. "
+            "Name another folder with --out"
+        )
 
 
 def _name(args: argparse.Namespace, encoder: Encoder, origin: dict) -> str:

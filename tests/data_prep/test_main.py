@@ -144,7 +144,10 @@ def test_impossible_options_are_named(corpus: Path, checkpoint: Path, tmp_path: 
 
 
 def test_a_folder_that_holds_no_shards(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert "found no manifest.json; expected a folder of finished shards" in refused(capsys, "inspect", tmp_path)
+    assert "found no manifest.json; expected a folder of finished shards" in (said := refused(capsys, "inspect", tmp_path))
+    assert said.endswith(f"--out {tmp_path}\n")
+    (tmp_path / "captions.json").touch()  # shards would go into the raw data
+    assert refused(capsys, "inspect", tmp_path).endswith("--checkpoint CHECKPOINT --out SHARDS\n")
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from data_prep.schema import Role
 from data_prep.sources.benchmarks import load_benchmark
 from pipeline.evaluate import __main__ as main_module
 from pipeline.evaluate import evaluation, judge
-from pipeline.evaluate.__main__ import main
+from pipeline.evaluate.__main__ import _check_owner, main
 from pipeline.evaluate.endpoint import KEY_VARIABLE
 from pipeline.evaluate.evaluation import score
 from pipeline.evaluate.report import headline
@@ -169,6 +169,26 @@ def test_the_average_is_no_headline_of_the_run(checkpoint, tsv, tmp_path, monkey
     tags = [run.data.tags for run in client.search_runs([experiment]) if run.info.run_id != trained]
     assert [tag["crem.scored_run_id"] for tag in tags] == [trained] * 2
     assert sorted(tag.get("crem.averaged", "-") for tag in tags) == ["-", "true"]
+
+
+def test_another_checkpoints_scores_are_not_written_over(checkpoint, tsv, tmp_path, monkeypatch, capsys) -> None:
+    """Two runs of one name in two places have one default folder."""
+    monkeypatch.setattr("pipeline.evaluate.__main__.score", lambda *_: pytest.fail("work began"))
+    (tmp_path / "out").mkdir()
+    scores = tmp_path / "out/scores.json"
+    scores.write_text(json.dumps({"facts": {"checkpoint": "elsewhere/run/export"}}))
+    assert main([str(checkpoint), *words(tmp_path, "--benchmarks", tsv, "--out", tmp_path / "out")]) == 2
+    assert f"found the scores of elsewhere/run/export, expected those of {checkpoint} or none" in capsys.readouterr().err
+    assert json.loads(scores.read_text())["facts"]["checkpoint"] == "elsewhere/run/export"
+
+
+@pytest.mark.parametrize("content", ['{"facts": {"checkpoint": "run/export"}}', "{", "[]", '{"facts": {}}', None])
+def test_its_own_folder_and_one_without_scores_are_free(tmp_path, monkeypatch, content) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content:
+        (tmp_path / "scores.json").write_text(content)
+    _check_owner(tmp_path, "run/export")
+    _check_owner(tmp_path, str(tmp_path / "run/export"))
 
 
 def test_one_evaluation_at_a_time_in_a_folder(checkpoint, tsv, tmp_path, monkeypatch, capsys) -> None:
