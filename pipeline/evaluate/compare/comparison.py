@@ -13,7 +13,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.evaluate.compare.evaluations import Evaluation, Item, Key, same_questions
-from pipeline.evaluate.compare.statistics import LEVEL, RESAMPLES, Outcomes, bootstrap, bootstrap_p, holm, interval, mcnemar, score
+from pipeline.evaluate.compare.statistics import (
+    LEVEL,
+    RESAMPLES,
+    Outcomes,
+    bootstrap,
+    bootstrap_p,
+    holm,
+    interval,
+    mcnemar,
+    moved_units,
+    score,
+)
 from pipeline.evaluate.metrics import AVERAGES
 
 MCNEMAR, BOOTSTRAP = "McNemar", "bootstrap"
@@ -73,7 +84,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What is known of one row before correction: scores [C], resampled scores [R, C], and hits lost and gained against the first.
+    """What is known of one row before correction: scores [C], resampled scores [R, C], in how many units each differs from the first, and
+    hits lost and gained against it.
 
     C counts `holders`, the numbers of the checkpoints that have this row, of `all`.
     """
@@ -83,6 +95,7 @@ class _Drawn:
     questions: int
     score_C: np.ndarray
     resampled_RC: np.ndarray
+    moved: tuple[int, ...]
     discordant: tuple[tuple[int, int], ...] | None = None
 
 
@@ -128,13 +141,15 @@ def _draw(items: Sequence[Item | None], seed: Sequence[int], resamples: int) -> 
     if all(item.plain for item in items):
         hits_CN = outcomes.points_CNP[:, :, 0] == 1
         discordant = tuple((int((hits_CN[0] & ~own).sum()), int((own & ~hits_CN[0]).sum())) for own in hits_CN[1:])
-    return _Drawn(holders, every, len(items[0].digests), score(outcomes), bootstrap(outcomes, seed, resamples), discordant)
+    resampled = bootstrap(outcomes, seed, resamples)
+    return _Drawn(holders, every, len(items[0].digests), score(outcomes), resampled, moved_units(outcomes), discordant)
 
 
 def _mean(members: Sequence[_Drawn]) -> _Drawn:
     scores = np.mean([one.score_C for one in members], axis=0)
     resampled = np.mean([one.resampled_RC for one in members], axis=0)
-    return _Drawn(members[0].holders, members[0].all, sum(one.questions for one in members), scores, resampled)
+    moved = tuple(sum(units) for units in zip(*(one.moved for one in members), strict=True))
+    return _Drawn(members[0].holders, members[0].all, sum(one.questions for one in members), scores, resampled, moved)
 
 
 def _estimates(row: _Drawn) -> tuple[Estimate | None, ...]:
@@ -149,7 +164,7 @@ def _test(row: _Drawn, other: int) -> Tested | None:
     moved_R = row.resampled_RC[:, other] - row.resampled_RC[:, 0]
     difference = Estimate(float(row.score_C[other] - row.score_C[0]), *interval(moved_R))
     if row.discordant is None:
-        return Tested(difference, bootstrap_p(moved_R), BOOTSTRAP)
+        return Tested(difference, bootstrap_p(moved_R, row.moved[other]), BOOTSTRAP)
     return Tested(difference, mcnemar(*row.discordant[other - 1]), MCNEMAR)
 
 

@@ -62,13 +62,22 @@ def interval(resampled_R: np.ndarray, level: float = LEVEL) -> tuple[float, floa
     return float(low), float(high)
 
 
-def bootstrap_p(differences_R: np.ndarray) -> float:
-    """Two-sided p of a resampled difference: twice the smaller share on either side of zero, at least 2 / (R + 1).
+def bootstrap_p(differences_R: np.ndarray, moved: int) -> float:
+    """Two-sided p of a resampled difference: twice the smaller share on either side of zero, at least 2 / (R + 1) and 2 / 2^moved.
 
-    It agrees with `interval`: below 1 - level where that leaves out zero.
+    The last is what a sign-flip test of as many units could say at the most: a handful of units that all moved alike show no spread, and
+    resampling them would be sure. Above that it agrees with `interval`: below 1 - level where that leaves out zero.
+
+    Args:
+        moved: units in which the two checkpoints differ.
     """
     at_most, at_least = int((differences_R <= 0).sum()), int((differences_R >= 0).sum())
-    return min(1.0, 2 * (min(at_most, at_least) + 1) / (len(differences_R) + 1))
+    return min(1.0, max(2.0 ** (1 - moved), 2 * (min(at_most, at_least) + 1) / (len(differences_R) + 1)))
+
+
+def moved_units(outcomes: Outcomes) -> tuple[int, ...]:
+    """For every checkpoint, in how many units its points differ from the first one's."""
+    return tuple(int((own_NP != outcomes.points_CNP[0]).any(axis=1).sum()) for own_NP in outcomes.points_CNP)
 
 
 def mcnemar(first_only: int, second_only: int) -> float:

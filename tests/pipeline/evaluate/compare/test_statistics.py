@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pipeline.evaluate.compare import statistics
-from pipeline.evaluate.compare.statistics import Outcomes, bootstrap, bootstrap_p, holm, interval, mcnemar, score
+from pipeline.evaluate.compare.statistics import Outcomes, bootstrap, bootstrap_p, holm, interval, mcnemar, moved_units, score
 
 
 def hits(*checkpoints) -> Outcomes:
@@ -84,7 +84,7 @@ def test_paired_p_is_uniform_where_nothing_differs() -> None:
     for trial in range(200):
         common = rng.random(100)
         drawn = bootstrap(hits(*(np.round(0.7 * common + 0.3 * rng.random(100), 1) for _ in range(2))), [2, trial], 1000)
-        below += bootstrap_p(drawn[:, 1] - drawn[:, 0]) < 0.05
+        below += bootstrap_p(drawn[:, 1] - drawn[:, 0], 999) < 0.05
     assert 0.02 <= below / 200 <= 0.09
 
 
@@ -92,7 +92,16 @@ def test_paired_p_is_uniform_where_nothing_differs() -> None:
     ("differences", "p"), [([0.0] * 999, 1.0), ([1.0] * 999, 0.002), ([-1.0] * 999, 0.002), ([1.0] * 979 + [-1.0] * 20, 0.042)]
 )
 def test_bootstrap_p(differences, p) -> None:
-    assert bootstrap_p(np.array(differences)) == pytest.approx(p)
+    assert bootstrap_p(np.array(differences), 999) == pytest.approx(p)
+
+
+@pytest.mark.parametrize(("moved", "p"), [(0, 1.0), (1, 1.0), (2, 0.5), (6, 0.03125), (20, 0.002)])
+def test_few_units_that_all_moved_alike_are_not_sure(moved, p) -> None:
+    assert bootstrap_p(np.array([1.0] * 999), moved) == pytest.approx(p)
+
+
+def test_moved_units() -> None:
+    assert moved_units(hits([1, 0, 1, 0], [1, 1, 0, 0], [1, 0, 1, 0])) == (0, 2, 0)
 
 
 def test_no_units() -> None:
